@@ -21,7 +21,7 @@ use crate::{
     commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,
     error::{Exit, Failure},
-    output::{Format, Printer, print_note, progress::waiting},
+    output::{Format, Printer, counted, print_note, progress::waiting},
 };
 
 mod example;
@@ -176,7 +176,8 @@ async fn enrollment_token(client: &Client, devices: u16) -> Result<EnrollmentTok
 
 async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
     let bar = waiting(&format!(
-        "{devices} devices make their RSA-4096 keys, enrol and open their sessions (a few seconds, once)"
+        "Waiting for {} to make RSA-4096 keys, enrol and connect (a few seconds, once)",
+        counted(devices.into(), "device")
     ));
     let started = Instant::now();
     let online = async {
@@ -192,7 +193,7 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
             if started.elapsed() > DEVICES_START {
                 return Err(Failure::new(
                     Exit::TimedOut,
-                    format!("only {online} of {devices} devices came online"),
+                    format!("online: {online} of {}", counted(devices.into(), "device")),
                     "Run it again with RUST_LOG=info to see what they do, or with fewer `--devices`.",
                 ));
             }
@@ -203,8 +204,9 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
     bar.finish_and_clear();
     result?;
     print_note(&format!(
-        "{devices} devices are online after {:.1} s",
-        started.elapsed().as_secs_f64()
+        "Online after {:.1} s: {}",
+        started.elapsed().as_secs_f64(),
+        counted(devices.into(), "device")
     ));
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(crate) mod whoami;
 mod wire;
 
 pub(crate) use crate::text::{
-    Time, ago, bytes, printable, printable_lines, seconds, short_digest, short_id, state_word,
+    Time, ago, bytes, counted, plural, printable, printable_lines, seconds, short_digest, short_id,
+    state_word,
 };
 pub(crate) use table::Field;
 

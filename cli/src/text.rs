@@ -101,6 +101,20 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// "1 device", "2 devices", "0 entries"
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {}", plural(count, what))
+}
+
+/// A word for one thing as it is said of that many.
+pub(crate) fn plural(count: u64, what: &str) -> String {
+    match (count, what.strip_suffix('y')) {
+        (1, _) => what.to_owned(),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => format!("{stem}ies"),
+        _ => format!("{what}s"),
+    }
+}
+
 /// `ATTEMPT_STATE_RUNNING` -> `running`: the word for a value of a protocol enum.
 pub(crate) fn word(wire_name: &str, prefix: &str) -> String {
     wire_name
@@ -169,6 +183,14 @@ mod tests {
         assert_eq!(said(-7_200), "in 2h");
         assert_eq!(said(86_400 * 5 + 3_600), "5d ago");
         assert_eq!(ago(None, now), "never");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let said = [0, 1, 2].map(|count| counted(count, "device"));
+        assert_eq!(said, ["0 devices", "1 device", "2 devices"]);
+        assert_eq!(counted(3, "entry"), "3 entries");
+        assert_eq!(counted(3, "key"), "3 keys");
     }
 
     #[test]

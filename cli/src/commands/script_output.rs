@@ -7,7 +7,7 @@ use crate::{
     args::script_output::ScriptOutputArgs,
     client::{Client, pages},
     error::Failure,
-    output::{Printer, Time, emit, print_note, script_output::ScriptOutputView},
+    output::{Printer, Time, emit, plural, print_note, script_output::ScriptOutputView},
 };
 
 pub(crate) async fn run(session: &Session, args: ScriptOutputArgs) -> Result<(), Failure> {
@@ -33,7 +33,10 @@ pub(crate) async fn run(session: &Session, args: ScriptOutputArgs) -> Result<(),
         printer.list(&views)?;
     }
     if left > 0 {
-        print_note(&format!("{left} more devices; `--limit` shows them."));
+        let devices = plural(left as u64, "device");
+        print_note(&format!(
+            "{left} more {devices}; a higher `--limit` prints them."
+        ));
     }
     Ok(())
 }

@@ -6,9 +6,7 @@ use super::Session;
 use crate::{
     args::OutputArg,
     error::Failure,
-    output::{
-        Printer, deployment::DeploymentView, emit, listing::counted, print_note, status::StatusView,
-    },
+    output::{Printer, counted, deployment::DeploymentView, emit, print_note, status::StatusView},
 };
 
 pub(crate) async fn run(session: &Session, limit: u32, output: OutputArg) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use kernex_proto::v1;
 use tonic::Code;
 
@@ -13,7 +14,7 @@ use crate::{
     },
     client::Client,
     error::{Exit, Failure},
-    output::print_note,
+    output::{print_note, progress::spinner},
 };
 
 /// Time between two looks at a device.
@@ -27,8 +28,11 @@ pub(crate) async fn run(session: &Session, command: WaitCommand) -> Result<(), F
             timeout,
         } => {
             let client = session.connect().await?;
-            let looks = tokio::time::timeout(timeout, until(&client, &device, wish));
-            looks.await.unwrap_or_else(|_| {
+            let bar = spinner(&format!("{device} is to be {}", word(wish)));
+            let looks = tokio::time::timeout(timeout, until(&client, &device, wish, &bar));
+            let found = looks.await;
+            bar.finish_and_clear();
+            found.unwrap_or_else(|_| {
                 Err(Failure::new(
                     Exit::TimedOut,
                     format!("{device} is not {} yet", word(wish)),
@@ -53,7 +57,12 @@ pub(crate) async fn run(session: &Session, command: WaitCommand) -> Result<(), F
 
 /// Looks again and again, over restarts of the server. A device that does not exist is an error:
 /// its name may be mistyped.
-async fn until(client: &Client, device: &str, wish: DeviceWish) -> Result<(), Failure> {
+async fn until(
+    client: &Client,
+    device: &str,
+    wish: DeviceWish,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
     let mut reconnect = ReconnectPolicy::new();
     loop {
         let request = v1::GetDeviceRequest {
@@ -68,7 +77,10 @@ async fn until(client: &Client, device: &str, wish: DeviceWish) -> Result<(), Fa
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             Err(status) if status.code() == Code::NotFound => return Err(status.into()),
-            Err(status) => reconnect.wait(Some(status), print_note).await?,
+            Err(status) => {
+                let warn = |text: &str| bar.suspend(|| print_note(text));
+                reconnect.wait(Some(status), warn).await?;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, bytes, seconds, short_digest, state_word, wire::Wire,
+    Details, Field, Time, View, ago, bytes, counted, seconds, short_digest, state_word, wire::Wire,
 };
 
 mod away;
@@ -231,11 +231,11 @@ impl Details for DeviceView {
         }
         if let Some(inventory) = &device.inventory {
             let platform = format!(
-                "{}/{}, kernel {}, {} processors, {} memory",
+                "{}/{}, kernel {}, {}, {} memory",
                 inventory.os,
                 inventory.arch,
                 inventory.kernel,
-                inventory.cpu_count,
+                counted(inventory.cpu_count.into(), "processor"),
                 bytes(inventory.memory_bytes)
             );
             lines.push(("Host", Field::plain(&inventory.hostname)));

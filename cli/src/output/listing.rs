@@ -6,6 +6,7 @@ use super::{Printer, Time, View, emit, print_note};
 use crate::{
     args::{OutputArg, listing::ListArgs},
     error::Failure,
+    text::{counted, plural},
 };
 
 mod sort;
@@ -22,6 +23,8 @@ pub(crate) struct Listing {
     printer: Printer,
     /// Items when `--limit` is not given.
     usual: Option<u32>,
+    /// Whether a filter may have left things out.
+    is_narrowed: bool,
 }
 
 impl Listing {
@@ -33,6 +36,7 @@ impl Listing {
             args,
             printer,
             usual: screen.then_some(SCREENFUL),
+            is_narrowed: false,
         }
     }
 
@@ -48,6 +52,14 @@ impl Listing {
     pub(crate) fn without_usual(self) -> Self {
         Self {
             usual: None,
+            ..self
+        }
+    }
+
+    /// With a filter, or without one.
+    pub(crate) fn narrowed(self, is_narrowed: bool) -> Self {
+        Self {
+            is_narrowed,
             ..self
         }
     }
@@ -91,16 +103,39 @@ impl Listing {
         total: Option<u64>,
         what: &str,
     ) -> Result<Vec<T>, Failure> {
+        let read = items.len();
         let (items, all) = self.chosen(items, total)?;
         if items.is_empty() && self.printer.for_people() {
-            print_note(T::EMPTY);
+            print_note(&self.nothing::<T>(what));
             return Ok(items);
         }
         emit(&self.render(&items, Time::now())?)?;
+        if let Some(note) = self.note_on_sorting(read, items.len(), what) {
+            print_note(&note);
+        }
         if let Some(left) = left_out(items.len() as u64, all, what) {
             print_note(&left);
         }
         Ok(items)
+    }
+
+    /// What is said of an empty list. A filter that nothing matches says nothing about what there is.
+    fn nothing<T: View>(&self, what: &str) -> String {
+        if self.is_narrowed {
+            format!("No {what} matches. Without a filter all are listed.")
+        } else {
+            T::EMPTY.to_owned()
+        }
+    }
+
+    /// Why a few items took long: all of a long list was read to sort it.
+    fn note_on_sorting(&self, read: usize, shown: usize, what: &str) -> Option<String> {
+        let sort = self.args.sort.as_ref()?;
+        let is_long = read > LONG && read > shown;
+        is_long.then(|| {
+            let all = counted(read as u64, what);
+            format!("All {all} were read to sort them by {sort}; a filter makes that shorter.")
+        })
     }
 
     /// A list as text; pure, for tests.
@@ -125,6 +160,9 @@ impl Listing {
     }
 }
 
+/// A list that is longer than this takes more than one call to read.
+const LONG: usize = 1000;
+
 /// "29900 more devices; `--limit 0` prints all"
 pub(crate) fn left_out(shown: u64, all: u64, what: &str) -> Option<String> {
     let left = all.checked_sub(shown).filter(|left| *left > 0)?;
@@ -132,19 +170,6 @@ pub(crate) fn left_out(shown: u64, all: u64, what: &str) -> Option<String> {
         "{left} more {}; `--limit 0` prints all.",
         plural(left, what)
     ))
-}
-
-/// "1 device", "2 devices"
-pub(crate) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {}", plural(count, what))
-}
-
-pub(crate) fn plural(count: u64, what: &str) -> String {
-    if count == 1 {
-        what.to_owned()
-    } else {
-        format!("{what}s")
-    }
 }
 
 /// Where the columns stand among the titles.

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::{Field, listing::counted, seconds, state_word};
+use super::{Field, counted, seconds, state_word};
 
 /// " from 192.0.2.7", or nothing where the server made it by itself.
 pub(super) fn from(deployment: &v1::Deployment) -> String {

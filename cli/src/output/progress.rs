@@ -13,7 +13,7 @@ use crate::error::Failure;
 use super::{
     Printer, bytes,
     deployment::{DeploymentChange, DeploymentView},
-    print_note, printable,
+    plural, print_note, printable,
     target::{TargetView, failures},
 };
 
@@ -26,11 +26,14 @@ const MOST_TOLD: usize = 10;
 /// Time between two counts of the others.
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
+/// Time between two pictures of a spinner.
+const TICK: Duration = Duration::from_millis(120);
+
 /// A bar for bytes; hidden when stderr is not a terminal.
 pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template(
-        "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
+        "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
     ) {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -43,12 +46,26 @@ pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
 pub(crate) fn waiting(what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         print_note(what);
+    }
+    spinner(what)
+}
+
+/// The same, with nothing when stderr is not a terminal.
+pub(crate) fn spinner(what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
+    bar.set_style(one_line());
     bar.set_message(printable(what));
-    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.enable_steady_tick(TICK);
     bar
+}
+
+/// A spinner with a message, cut to the width of the terminal.
+fn one_line() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// Shows the progress of a deployment.
@@ -160,7 +177,8 @@ impl Watching {
         let bars = std::io::stderr().is_terminal().then(|| {
             let group = MultiProgress::new();
             let overall = group.add(ProgressBar::new(0));
-            if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} devices, {msg}")
+            if let Ok(style) =
+                ProgressStyle::with_template("[{bar:30}] {pos}/{len} {prefix}\n{msg}")
             {
                 overall.set_style(style.progress_chars("=> "));
             }
@@ -214,7 +232,9 @@ impl Watching {
             bars.overall.set_position(closed);
             let standing = deployment.standing();
             let comma = if standing.is_empty() { "" } else { ", " };
-            let message = format!("{}{rate}{comma}{standing}", deployment.sentence());
+            let message = format!("{}{comma}{standing}", deployment.sentence());
+            bars.overall
+                .set_prefix(format!("{}{rate}", plural(total, "device")));
             bars.overall.set_message(printable(&message));
             return Ok(true);
         }
@@ -309,7 +329,8 @@ impl Bars {
             let bar = self
                 .group
                 .insert_before(&self.overall, ProgressBar::new_spinner());
-            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.set_style(one_line());
+            bar.enable_steady_tick(TICK);
             bar.set_message(line.to_owned());
             self.devices.insert(target.device().to_owned(), bar);
         }

@@ -3,7 +3,7 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, deployment::DeploymentView, listing::plural, wire::Wire};
+use super::{Details, Field, Time, View, deployment::DeploymentView, plural, wire::Wire};
 
 /// What `status` shows.
 #[derive(Debug, Clone, Serialize)]

@@ -80,7 +80,7 @@ async fn a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back(dat
         listed.stdout
     );
     assert!(
-        listed.stderr.contains("1 devices: 1 online, 1 drifted"),
+        listed.stderr.contains("1 device: 1 online, 1 drifted"),
         "{}",
         listed.stderr
     );

@@ -537,7 +537,8 @@ async fn devices_that_do_not_answer_a_halt_in_time_are_named(database: Database)
     assert_eq!(done.code, Some(6), "{}", done.stderr);
     assert!(done.stdout.contains("silent"), "{}", done.stdout);
     assert!(
-        done.stderr.contains("1 of 1 devices have not acknowledged"),
+        done.stderr
+            .contains("no acknowledgement from 1 of 1 device within 2s"),
         "{}",
         done.stderr
     );

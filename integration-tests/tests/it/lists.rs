@@ -86,6 +86,39 @@ async fn thirty_thousand_devices_are_summed_up_filtered_and_never_cut_in_silence
             .nth(3)
             .is_some_and(|line| line.starts_with("edge-2 "))
     );
+    assert!(
+        some.stderr
+            .contains("All 30000 devices were read to sort them by name"),
+        "{}",
+        some.stderr
+    );
+    // What a filter leaves empty is not a fleet without devices.
+    for (words, said) in [
+        (
+            &["device", "list", "-l", "site=nowhere"][..],
+            "No device matches.",
+        ),
+        (
+            &["device", "list", "--name", "nobody"],
+            "No device matches.",
+        ),
+        (
+            &["deployment", "list", "--by", "nobody"],
+            "No deployment matches.",
+        ),
+        (
+            &["bundle", "list", "--name", "nothing"],
+            "No bundle matches.",
+        ),
+    ] {
+        let none = ctl.run(words);
+        assert_eq!(
+            (none.code, none.stdout.as_str()),
+            (Some(0), ""),
+            "{words:?}"
+        );
+        assert!(none.stderr.starts_with(said), "{words:?}: {}", none.stderr);
+    }
     let drifted = ctl.json(&["device", "list", "--drifted"]);
     assert_eq!(
         drifted.as_array().map(Vec::len),

@@ -12,7 +12,7 @@ use crate::{
     client::{Client, request_id},
     commands::{Session, confirm},
     error::{Failure, reason},
-    output::{bytes, emit, print_note},
+    output::{bytes, counted, emit, print_note},
 };
 
 pub(crate) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
@@ -64,8 +64,10 @@ pub(super) async fn collect(
         }
     }
     print_note(&format!(
-        "{deleted} bundles with {} are deleted, {needed} are needed.",
-        bytes(freed)
+        "Deleted: {} with {}. Still needed: {}.",
+        counted(deleted, "bundle"),
+        bytes(freed),
+        counted(needed, "bundle")
     ));
     Ok(())
 }

@@ -18,7 +18,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let bundles = list(&session.connect().await?, name).await?;
     let views: Vec<BundleView> = bundles.into_iter().map(BundleView::from).collect();
-    Listing::new(args, output).print(views, None, "bundle")?;
+    let listing = Listing::new(args, output).narrowed(!name.is_empty());
+    listing.print(views, None, "bundle")?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use kernex_proto::archive::Format;
 use crate::{
     args::pack::PackArgs,
     error::Failure,
-    output::{bytes, emit, print_note},
+    output::{bytes, counted, emit, print_note},
     pack,
 };
 
@@ -34,9 +34,9 @@ pub(super) async fn run(
     pack::print_notes(&packed.notes);
     let path = output.unwrap_or_else(|| packed.file_name().into());
     print_note(&format!(
-        "Packed {} with {} entries, {} ({} unpacked), SHA-256 {}",
+        "Packed {} with {}, {} ({} unpacked), SHA-256 {}",
         packed.reference(),
-        packed.inspected.entries,
+        counted(packed.inspected.entries, "entry"),
         bytes(packed.size),
         bytes(packed.inspected.unpacked_bytes),
         packed.digest

@@ -7,7 +7,7 @@ use kernex_proto::v1;
 use crate::{
     client::Client,
     error::{Exit, Failure},
-    output::{Printer, Time, listing::counted, plan::PlanView, print_note},
+    output::{Printer, Time, counted, plan::PlanView, print_note},
 };
 
 /// Asks the devices, prints their answers, and fails when a device would fail.
@@ -61,16 +61,16 @@ fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure
 fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
     let failing = devices.iter().filter(|plan| plan.would_fail()).count();
     let unknown = devices.iter().filter(|plan| plan.is_unknown()).count();
-    let all = devices.len();
+    let all = counted(devices.len() as u64, "device");
     if unknown > 0 {
         print_note(&format!(
-            "{unknown} of {all} devices could not be asked; a deployment waits for them until its delivery timeout."
+            "{unknown} of {all} could not be asked; a deployment waits for them until its delivery timeout."
         ));
     }
     if failing > 0 {
         return Err(Failure::new(
             Exit::DeploymentFailed,
-            format!("{bundle} would fail on {failing} of {all} devices"),
+            format!("{bundle} would fail on {failing} of {all}"),
             "See the notes above; nothing was changed.",
         ));
     }

@@ -9,11 +9,7 @@ use crate::{
     commands::{Session, present},
     error::Failure,
     output::{
-        Printer,
-        deployment::DeploymentView,
-        emit,
-        listing::{Listing, counted},
-        print_note,
+        Printer, counted, deployment::DeploymentView, emit, listing::Listing, print_note,
         target::TargetView,
     },
 };
@@ -48,7 +44,9 @@ pub(super) async fn run(
     if printer.for_people() && everything && view.targets_in_all() > u64::from(FEW) {
         return show_notable(&client, &id, &view, printer).await;
     }
-    let listing = Listing::new(list, output).without_usual();
+    let listing = Listing::new(list, output)
+        .without_usual()
+        .narrowed(filter.is_some());
     let found = targets(&client, &id, listing.fetched(), filter).await?;
     if !printer.for_people() {
         let (targets, _) = listing.chosen(views(found.items), found.total)?;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indicatif::ProgressBar;
 use kernex_proto::v1;
 use tonic::Status;
 
@@ -15,9 +16,10 @@ use crate::{
     commands::{Session, confirm},
     error::{Exit, Failure, is_passing},
     output::{
-        Printer,
+        Printer, counted,
         halted::{HaltedView, summary},
         print_note,
+        progress::spinner,
     },
 };
 
@@ -38,7 +40,10 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
     let mut halt = Halt::default();
-    let waited = tokio::time::timeout(args.timeout, collect_answers(&client, &id, &mut halt)).await;
+    let bar = spinner("no device has answered yet");
+    let answers = collect_answers(&client, &id, &mut halt, &bar);
+    let waited = tokio::time::timeout(args.timeout, answers).await;
+    bar.finish_and_clear();
     if let Ok(Err(failure)) = waited {
         return Err(failure);
     }
@@ -51,7 +56,8 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
         return Err(Failure::new(
             Exit::TimedOut,
             format!(
-                "{missing} of {all} devices have not acknowledged within {:?}: {}",
+                "no acknowledgement from {missing} of {} within {:?}: {}",
+                counted(all as u64, "device"),
                 args.timeout,
                 summary(&views)
             ),
@@ -63,13 +69,15 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     if printer.for_people() {
         if all > 0 {
             print_note(&format!(
-                "Halted within {} ms, all of {all} devices acknowledged: {}.",
+                "Halted within {} ms, acknowledged by {}: {}.",
                 took.as_millis(),
+                counted(all as u64, "device"),
                 summary(&views)
             ));
         }
         if halt.done_before > 0 {
-            print_note(&format!("{} devices were done before.", halt.done_before));
+            let done = counted(halt.done_before.into(), "device");
+            print_note(&format!("Done before: {done}."));
         }
     }
     Ok(())
@@ -85,10 +93,15 @@ struct Halt {
 
 /// Collects answers until none is missing, over restarts of the server: the same request id
 /// continues the same halt.
-async fn collect_answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
+async fn collect_answers(
+    client: &Client,
+    id: &str,
+    halt: &mut Halt,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
     let request_id = request_id();
     loop {
-        match follow(client, id, &request_id, halt).await {
+        match follow(client, id, &request_id, halt, bar).await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(status) if is_passing(&status) => {}
@@ -103,6 +116,7 @@ async fn follow(
     id: &str,
     request_id: &str,
     halt: &mut Halt,
+    bar: &ProgressBar,
 ) -> Result<bool, Status> {
     let request = v1::HaltDeploymentRequest {
         deployment_id: id.to_owned(),
@@ -120,6 +134,8 @@ async fn follow(
         for device in message.devices {
             halt.devices.insert(device.device_name.clone(), device);
         }
+        let missing = counted(waiting.into(), "device");
+        bar.set_message(format!("still to answer: {missing}"));
     }
     Ok(waiting == 0)
 }

@@ -19,9 +19,12 @@ pub(super) async fn run(
     list: ListArgs,
     output: OutputArg,
 ) -> Result<(), Failure> {
-    let listing = Listing::new(list, output).usually(USUAL);
+    let filter = filter.filter();
+    let listing = Listing::new(list, output)
+        .usually(USUAL)
+        .narrowed(filter.is_some());
     let client = session.connect().await?;
-    let found = fetch(&client, listing.fetched(), filter.filter()).await?;
+    let found = fetch(&client, listing.fetched(), filter).await?;
     let views = found.items.into_iter().map(DeploymentView::from).collect();
     listing.print(views, found.total, "deployment")?;
     Ok(())

@@ -8,6 +8,7 @@ use crate::{
     client::request_id,
     commands::{Session, present},
     error::Failure,
+    output::counted,
 };
 
 pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failure> {
@@ -25,11 +26,15 @@ pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failur
         .await?
         .into_inner();
     let deployment = present(answer.deployment, "deployment")?;
-    let mut next = format!("{} devices are tried again", answer.retried);
+    let verb = if answer.retried == 1 { "is" } else { "are" };
+    let mut next = format!(
+        "{} {verb} tried again",
+        counted(answer.retried.into(), "device")
+    );
     if answer.left_out > 0 {
         next.push_str(&format!(
-            "; {} are left out: they are deleted, or a newer deployment has reached them",
-            answer.left_out
+            "; left out: {}, deleted or reached by a newer deployment",
+            counted(answer.left_out.into(), "device")
         ));
     }
     next.push('.');

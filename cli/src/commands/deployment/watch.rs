@@ -17,9 +17,8 @@ use crate::{
     commands::{Session, reconnect::ReconnectPolicy},
     error::{Exit, Failure},
     output::{
-        Printer,
+        Printer, counted,
         deployment::DeploymentView,
-        listing::counted,
         print_note, printable, printable_lines,
         progress::Watching,
         reader,

@@ -9,7 +9,7 @@ use crate::{
     client::{Client, request_id},
     commands::{Session, confirm, present},
     error::{Exit, Failure},
-    output::{Printer, device::DeviceView, listing::counted, print_note},
+    output::{Printer, counted, device::DeviceView, print_note},
 };
 
 /// Devices that are changed at the same time.

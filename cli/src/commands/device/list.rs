@@ -20,8 +20,8 @@ pub(super) async fn run(
     list: ListArgs,
     output: OutputArg,
 ) -> Result<(), Failure> {
-    let listing = Listing::new(list, output);
     let is_narrowed = !filter.selector.is_empty() || filter.filter().is_some();
+    let listing = Listing::new(list, output).narrowed(is_narrowed);
     let client = session.connect().await?;
     let devices = fetch(
         &client,
@@ -30,10 +30,6 @@ pub(super) async fn run(
         filter.filter(),
     )
     .await?;
-    if devices.items.is_empty() && is_narrowed && listing.printer().for_people() {
-        print_note("No device matches. Without a filter, `kernexctl device list` shows all.");
-        return Ok(());
-    }
     let views = devices.items.into_iter().map(DeviceView::from).collect();
     let shown = listing.print(views, devices.total, "device")?;
     let all = devices.total.is_none_or(|all| all == shown.len() as u64);

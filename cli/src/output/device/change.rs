@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::DeviceView;
-use crate::output::{Field, Time, View, listing::counted};
+use crate::output::{Field, Time, View, counted};
 
 /// "12 devices: 10 online, 2 offline, 1 drifted"
 pub(crate) fn fleet(devices: &[DeviceView]) -> String {

@@ -55,6 +55,7 @@ fn listing(args: ListArgs) -> Listing {
         args,
         printer: Printer::plain(Format::Table),
         usual: None,
+        is_narrowed: false,
     }
 }
 
@@ -107,6 +108,33 @@ fn what_is_cut_is_counted() {
         ..ListArgs::default()
     });
     assert_eq!(all.usually(1).fetched(), None);
+}
+
+#[test]
+fn a_filter_that_nothing_matches_is_not_an_empty_fleet() {
+    let all = listing(ListArgs::default());
+    assert_eq!(all.nothing::<Thing>("thing"), "None.");
+    assert_eq!(
+        all.narrowed(true).nothing::<Thing>("thing"),
+        "No thing matches. Without a filter all are listed."
+    );
+}
+
+#[test]
+fn a_sort_that_reads_a_long_list_says_so() {
+    let sorts = listing(ListArgs {
+        sort: Some("name".into()),
+        ..ListArgs::default()
+    });
+    assert_eq!(
+        sorts.note_on_sorting(30_000, 20, "device").unwrap(),
+        "All 30000 devices were read to sort them by name; a filter makes that shorter."
+    );
+    assert_eq!(sorts.note_on_sorting(900, 20, "device"), None, "soon read");
+    let all = sorts.note_on_sorting(30_000, 30_000, "device");
+    assert_eq!(all, None, "all were asked for");
+    let plain = listing(ListArgs::default());
+    assert_eq!(plain.note_on_sorting(30_000, 20, "device"), None);
 }
 
 #[test]
