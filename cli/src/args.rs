@@ -67,8 +67,8 @@ pub(crate) struct Cli {
     /// Context (server and token) to use
     #[arg(long, global = true, value_name = "NAME", add = complete::contexts())]
     pub(crate) context: Option<String>,
-    /// HTTP proxy on the way to the server; an empty one is none [default: `https_proxy` of the
-    /// environment, but for what `no_proxy` names]
+    /// HTTP proxy to reach the server through; an empty text means none [default: `https_proxy` of
+    /// the environment, unless `no_proxy` names the server]
     #[arg(
         long,
         global = true,
@@ -84,10 +84,11 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The nouns, and the three verbs that stand alone.
+/// The commands: nouns with verbs of their own, and verbs that stand alone.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The whole fleet in a few lines: how devices are, what they run, what is open and what failed
+    /// Show the whole fleet in a few lines: status of devices, what they run, open and failed
+    /// deployments
     #[command(visible_alias = "fleet")]
     Status {
         /// At most this many of each list
@@ -136,29 +137,29 @@ pub(crate) enum Command {
     /// Wait until a device or a deployment is as it should be
     #[command(subcommand)]
     Wait(verbs::WaitCommand),
-    /// Say what a word means that a table or an error shows, e.g. superseded or disk_full
+    /// Explain a word of a table or an error, e.g. superseded or disk_full
     Explain {
-        /// The word; without one, all of them
+        /// The word; without one, all words are listed
         word: Option<String>,
     },
-    /// Look for what is wrong between this machine and the server: name, network, TLS, clock, token
-    /// and version
+    /// Check each step between this machine and the server: name, network, TLS, clock, token and
+    /// version
     Doctor {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Write what somebody who helps has to know into a file, without secrets
+    /// Collect what a helper has to know in one file, without secrets
     SupportBundle {
         /// File to write, as JSON
         #[arg(default_value = "kernex-support.json")]
         file: PathBuf,
     },
-    /// Who the server takes you for
+    /// Show the name and the role that the server knows you by
     Whoami {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// The versions of this program and of the server, and whether they belong together
+    /// Show the versions of this program and of the server, and whether they work together
     Version {
         /// Do not ask the server
         #[arg(long)]
@@ -177,7 +178,7 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         _args: Vec<std::ffi::OsString>,
     },
-    /// Print a script that completes commands, and names by asking the server
+    /// Print a completion script for a shell; it asks the server for names
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -220,10 +221,10 @@ impl Command {
     }
 }
 
-/// Consent given in advance.
+/// Whether the user has agreed in advance.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Consent {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,
 }

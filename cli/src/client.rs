@@ -49,7 +49,7 @@ impl Client {
         Self::connect_by(context, None).await
     }
 
-    /// The same by a proxy that was typed.
+    /// The same, through the proxy of the command line.
     pub(crate) async fn connect_by(
         context: &Context,
         proxy: Option<&str>,
@@ -149,8 +149,8 @@ impl Client {
     }
 }
 
-/// A port with TLS would only cut the first call off. So plaintext, which stays on this machine, is
-/// tried first.
+/// Fails when the port of an `http://` server speaks TLS. The first call would only break off
+/// there, without a reason.
 async fn refuse_tls(server: &str) -> Result<(), Failure> {
     let now = crate::text::Time::now().unix();
     let findings = examine(server, None, Dates::Count, now, CONNECT_TIMEOUT).await;

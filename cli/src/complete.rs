@@ -1,5 +1,5 @@
-//! Names are completed by asking the server. A shell waits for the answer, so there is little time
-//! for it, and every error is no suggestion.
+//! Completes names by asking the server. The shell waits meanwhile, so there is little time. An
+//! error gives no suggestions.
 
 use std::{ffi::OsStr, time::Duration};
 

@@ -36,7 +36,7 @@ pub(crate) enum Exit {
     TimedOut = 6,
     /// The control plane does not answer.
     Unreachable = 7,
-    /// What is watched goes on only once an operator has decided.
+    /// What is watched waits for an operator.
     NeedsOperator = 8,
     /// Ctrl-C, by the convention of shells.
     Interrupted = 130,

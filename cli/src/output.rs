@@ -1,8 +1,9 @@
 //! How results are printed: data on stdout, messages on stderr, the same words everywhere.
 //!
-//! A command passes views; this module prints them as a table, JSON, YAML or names only. A view is a
-//! message of the contract with its columns. As data the message itself is printed (`wire`), so that
-//! scripts find the names and states of the contract; what a view adds is listed in `wire/tests.rs`.
+//! A command passes views; this module prints them as a table, JSON, YAML or names only. A view is
+//! a message of the contract with its columns. As data the message itself is printed (`wire`), so
+//! that scripts find the names and states of the contract; what a view adds is listed in
+//! `wire/tests.rs`.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

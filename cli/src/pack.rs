@@ -48,7 +48,7 @@ pub(crate) struct Packed {
     pub(crate) size: u64,
     /// What is in it.
     pub(crate) inspected: Inspected,
-    /// What is worth a look.
+    /// What the author should look at.
     pub(crate) notes: Vec<Finding>,
 }
 
@@ -126,7 +126,7 @@ pub(crate) async fn pack(
     })
 }
 
-/// Reads a bundle with the code of the server and the agents, and says what is worth a look.
+/// Reads a bundle with the code of the server and the agents, and prints its notes.
 pub(crate) async fn inspect(path: &Path, allow_unknown: bool) -> Result<Inspected, Failure> {
     let checked = check(path, allow_unknown)
         .await
@@ -140,13 +140,13 @@ async fn check(path: &Path, allow_unknown: bool) -> Result<archive::Checked, Arc
     let bar = transfer("checking", file.metadata().map_or(0, |file| file.len()));
     let file = io::BufReader::with_capacity(256 * 1024, file);
     let reader = tar::Blocking(bar.wrap_read(file));
-    // How much it may hold is for the server to say.
+    // The server has the limits; this machine only reads its own files.
     let checked = check_upload(reader, &Limits::of_own_files(), allow_unknown).await;
     bar.finish_and_clear();
     checked
 }
 
-/// Says what is worth a look.
+/// Prints what the author of a bundle should look at.
 pub(crate) fn print_notes(notes: &[Finding]) {
     for note in notes {
         print_note(&printable(&format!("note: {}", note.with_way_out())));
@@ -172,7 +172,7 @@ pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
     read().map_err(|error| Failure::file("read", path, &error))
 }
 
-/// What is wrong with the manifest by itself is said first: mistakes in it are the most likely.
+/// Checks the manifest before anything is packed: mistakes in it are the most likely ones.
 fn read_manifest(dir: &Path, allow_unknown: bool) -> Result<(), Failure> {
     let path = dir.join(MANIFEST_FILE);
     let bytes = fs::read(&path).map_err(|error| match error.kind() {

@@ -8,20 +8,18 @@ use super::{
     times::{End, parse_end},
 };
 
-/// `audit ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// List who changed what, from where and when, and who was refused; newest first
     List(AuditArgs),
 }
 
-/// `audit list`
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
-    /// Only what this name did
+    /// Only calls by this caller
     #[arg(long, value_name = "NAME")]
     pub(crate) by: Option<String>,
-    /// Only what was done with this token
+    /// Only calls with this token
     #[arg(long, value_name = "ID")]
     pub(crate) token: Option<String>,
     /// Only calls from this address
@@ -30,16 +28,16 @@ pub(crate) struct AuditArgs {
     /// Only calls of this method, e.g. CreateDeployment
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
-    /// Only what was done to this, by id or name
+    /// Only calls that changed this, by its id or name
     #[arg(long, value_name = "ID|NAME")]
     pub(crate) on: Option<String>,
-    /// Only what came to this
+    /// Only calls with this result
     #[arg(long, value_enum)]
     pub(crate) result: Option<AuditResult>,
-    /// Not before this: so long ago, e.g. 2h, or a time, e.g. 2027-02-03T04:05:00Z
+    /// Only calls since then: a duration such as 2h, or a time such as 2027-02-03T04:05:00Z
     #[arg(long, value_parser = parse_end, value_name = "DURATION|TIME")]
     pub(crate) since: Option<End>,
-    /// Before this, likewise
+    /// Only calls before then, written like --since
     #[arg(long, value_parser = parse_end, value_name = "DURATION|TIME")]
     pub(crate) until: Option<End>,
     /// At most this many
@@ -49,7 +47,7 @@ pub(crate) struct AuditArgs {
     pub(crate) output: OutputArg,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AuditResult {
     /// It changed something

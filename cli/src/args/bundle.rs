@@ -9,7 +9,6 @@ use super::{
 };
 use crate::complete;
 
-/// `bundle ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum BundleCommand {
     /// Write a small example to start from

@@ -9,7 +9,6 @@ use super::{
     values::{parse_duration, parse_label},
 };
 
-/// `config ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Make or replace a configuration and push it at once
@@ -35,7 +34,6 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-/// `config set`
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
     /// Name of the configuration

@@ -7,7 +7,6 @@ use clap::{ArgGroup, Subcommand};
 use super::{Consent, OutputArg};
 use crate::complete;
 
-/// `context ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// Store a server and a token under a name

@@ -7,7 +7,6 @@ use clap::{ArgGroup, Args};
 use super::{OutputArg, pack::PackArgs, parse_duration, rollout::RolloutArgs, timing::TimingArgs};
 use crate::complete;
 
-/// `deploy ...`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("where").required(true).multiple(true).args(["to", "devices"]))]
 pub(crate) struct DeployArgs {
@@ -30,8 +29,8 @@ pub(crate) struct DeployArgs {
     /// With --plan: print the answer of every device, not only the first ten
     #[arg(long, requires = "plan")]
     pub(crate) all: bool,
-    /// Stay and show what happens; exits 3 when the deployment fails, and outside a terminal 8 when
-    /// it waits for an operator
+    /// Show progress until the deployment is finished; exits 3 when it fails, and 8 when it waits
+    /// for an operator and the output is no terminal
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// With --watch: give up waiting after this long (exit code 6); the deployment goes on

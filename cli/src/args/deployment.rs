@@ -20,7 +20,8 @@ use super::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
 pub(crate) struct DeploymentFilterArgs {
-    /// Only deployments that stand or ended like this; `open` is all but finished (repeatable)
+    /// Only deployments in this state or with this result; `open` means all that are not finished
+    /// (repeatable)
     #[arg(long = "state", value_name = "STATE", value_parser = words::deployment_states(), value_delimiter = ',')]
     states: Vec<String>,
     /// Only deployments of this bundle: a name, name:version, or a digest as tables show it
@@ -118,7 +119,6 @@ impl TargetFilterArgs {
     }
 }
 
-/// `deployment ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeploymentCommand {
     /// List deployments, newest first
@@ -144,8 +144,8 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Watch a deployment until it is finished; exits 3 when it failed, and outside a terminal 8
-    /// when it waits for an operator
+    /// Watch a deployment until it is finished; exits 3 when it failed, and 8 when it waits for an
+    /// operator and the output is no terminal
     Watch {
         /// Deployment: its id, the first digits of it, or its name
         #[arg(add = complete::deployments())]
@@ -168,7 +168,7 @@ pub(crate) enum DeploymentCommand {
     },
     /// Roll a deployment back: return its devices to what they ran before it
     Rollback(super::rollback::RollbackArgs),
-    /// Begin nothing more; devices finish what they have begun
+    /// Pause a deployment: nothing more begins; devices finish what they have begun
     Pause {
         #[command(flatten)]
         steer: SteerArgs,
@@ -183,8 +183,8 @@ pub(crate) enum DeploymentCommand {
     Promote(PromoteArgs),
     /// Try failed devices again
     Retry(RetryArgs),
-    /// Stop now, on every device, and list which have acknowledged; exits 6 when some have not in
-    /// time
+    /// Stop a deployment on every device now, and list which devices have acknowledged; exits 6
+    /// when some have not in time
     Halt(HaltArgs),
 }
 
@@ -198,7 +198,6 @@ pub(crate) struct SteerArgs {
     pub(crate) output: OutputArg,
 }
 
-/// `deployment promote`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PromoteArgs {
     #[command(flatten)]
@@ -208,7 +207,6 @@ pub(crate) struct PromoteArgs {
     pub(crate) phase: Option<u32>,
 }
 
-/// `deployment retry`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RetryArgs {
     #[command(flatten)]
@@ -218,7 +216,6 @@ pub(crate) struct RetryArgs {
     pub(crate) devices: Vec<String>,
 }
 
-/// `deployment halt`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HaltArgs {
     #[command(flatten)]

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// `dev ...`
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// How many devices

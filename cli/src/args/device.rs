@@ -8,7 +8,6 @@ use kernex_proto::v1;
 use super::{Consent, OutputArg, listing::ListArgs, parse_duration};
 use crate::complete;
 
-/// `device ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// List devices
@@ -18,8 +17,8 @@ pub(crate) enum DeviceCommand {
         filter: DeviceFilterArgs,
         #[command(flatten)]
         list: ListArgs,
-        /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for
-        /// each change
+        /// Keep showing changes until interrupted; in a pipe and with -o json one line for each
+        /// change
         #[arg(short, long, conflicts_with_all = ["limit", "sort", "columns", "no_headers"])]
         watch: bool,
         #[command(flatten)]

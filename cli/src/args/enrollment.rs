@@ -6,7 +6,6 @@ use clap::Subcommand;
 
 use super::{Consent, OutputArg, parse_duration, values::parse_label};
 
-/// `enrollment ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum EnrollmentCommand {
     /// Make a token that lets devices in; its text is shown once
@@ -14,7 +13,7 @@ pub(crate) enum EnrollmentCommand {
         /// How many devices it may let in
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
-        /// How long it works, e.g. 30m, 12h, 7d
+        /// How long the token is valid, e.g. 30m, 12h, 7d
         #[arg(long, default_value = "1d", value_parser = parse_duration, value_name = "DURATION")]
         ttl: Duration,
         /// Label each device gets (repeatable)
@@ -23,8 +22,8 @@ pub(crate) enum EnrollmentCommand {
         /// Let one new key take over this device, e.g. after a re-imaged disk
         #[arg(long, value_name = "DEVICE", conflicts_with = "labels")]
         replace: Option<String>,
-        /// Have devices know the server by a certificate of this name from an authority that they
-        /// trust (`--tls-cert` of the server), instead of by the pin of its CA
+        /// Let devices verify the server by this name and a certificate of an authority that they
+        /// trust (see the server's `--tls-cert`), instead of by the pin of its CA
         #[arg(long, value_name = "NAME")]
         webpki: Option<String>,
         #[command(flatten)]

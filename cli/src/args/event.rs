@@ -4,7 +4,6 @@ use clap::Subcommand;
 
 use super::OutputArg;
 
-/// `event ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventCommand {
     /// Print what happens in the fleet, a line for each event, until interrupted

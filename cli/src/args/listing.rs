@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// How a list is cut and shown. What is cut is always said, on stderr.
+/// How a list is cut and shown. How much is cut is always printed on stderr.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ListArgs {
     /// Print at most this many; 0 prints all

@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-/// What `pack`, `push` and `deploy` of a folder or an archive know.
+/// Options that `pack`, `push` and `deploy` share for a folder or an archive.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct PackArgs {
     /// Compress a folder with Zstandard: several times faster, and smaller
     #[arg(long)]
     pub(crate) zstd: bool,
-    /// Keep fields of manifest.json that look like known ones mistyped
+    /// Accept fields of manifest.json that look like mistyped ones
     #[arg(long)]
     pub(crate) allow_unknown: bool,
 }

@@ -6,16 +6,15 @@ use clap::Args;
 
 use super::{Consent, OutputArg, parse_duration};
 
-/// `deployment rollback ...`
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
     /// The deployment to roll back: its id, or the first digits of it
     #[arg(add = crate::complete::deployments())]
     pub(crate) id: String,
-    /// Only say which device would go back to what, and why others would not
+    /// Only show which device would go back to what, and why others would not
     #[arg(long, conflicts_with = "watch")]
     pub(crate) plan: bool,
-    /// Stay and show what happens; exits 3 when the rollback fails
+    /// Show progress until the rollback is finished; exits 3 when it fails
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// With --watch: give up waiting after this long (exit code 6); the rollback goes on

@@ -4,7 +4,6 @@ use clap::{ArgGroup, Args};
 
 use super::OutputArg;
 
-/// `output ...`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("whose").required(true).multiple(true).args(["device", "deployment"]))]
 pub(crate) struct ScriptOutputArgs {
@@ -16,7 +15,7 @@ pub(crate) struct ScriptOutputArgs {
     /// Only the text, without headings and marks
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Of a deployment: at most so many devices, those that failed first
+    /// With --deployment: at most this many devices; those that failed come first
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use super::values::parse_duration;
 
 /// Reads `2027-02-03T04:05:00Z`, `2027-02-03 04:05+01:00` or `2027-02-03 04:05 Europe/Berlin`.
-/// Without a zone it could be anybody's morning, so it is refused.
+/// A time without a zone is refused: it would mean another moment in each place.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let wrong = || {
         format!(

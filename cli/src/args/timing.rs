@@ -33,7 +33,7 @@ pub(crate) struct TimingArgs {
     pub(crate) dynamic: bool,
 }
 
-/// A start may have passed by so much: typing takes a while, and clocks differ.
+/// A start this long ago is still accepted: typing takes a while, and clocks differ.
 const START_PASSED: Duration = Duration::from_secs(60);
 
 impl TimingArgs {

@@ -7,7 +7,6 @@ use kernex_proto::v1;
 
 use super::{Consent, OutputArg, parse_duration};
 
-/// `token ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token for a person or a pipeline; its text is shown once
@@ -17,7 +16,7 @@ pub(crate) enum TokenCommand {
         /// What it may do: viewer reads, operator also deploys, admin may do everything
         #[arg(long, value_enum)]
         role: Role,
-        /// How long it works, e.g. 12h, 30d
+        /// How long the token is valid, e.g. 12h, 30d
         #[arg(long, default_value = "90d", value_parser = parse_duration, value_name = "DURATION")]
         ttl: Duration,
         #[command(flatten)]
@@ -26,15 +25,15 @@ pub(crate) enum TokenCommand {
     /// List tokens, newest first, without their secrets: who has them, what they may do, when they
     /// were used last and from where
     List {
-        /// With those that have expired or were revoked
+        /// Also list tokens that have expired or were revoked
         #[arg(short, long)]
         all: bool,
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Revoke a token: what it has open ends at once
+    /// Revoke a token: its calls and streams end at once
     Revoke {
-        /// Token id, or the name of a token that works
+        /// Id of a token, or the name of one that is valid
         token: String,
         #[command(flatten)]
         consent: Consent,

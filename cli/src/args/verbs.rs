@@ -11,7 +11,6 @@ use super::{
     listing::ListArgs, parse_duration,
 };
 
-/// `get ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum GetCommand {
     /// List devices, or show some
@@ -75,7 +74,6 @@ pub(crate) enum GetCommand {
     },
 }
 
-/// `delete ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeleteCommand {
     /// Delete a device: its key is revoked and its open work cancelled
@@ -120,7 +118,6 @@ pub(crate) enum DeviceWish {
     Settled,
 }
 
-/// `wait ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum WaitCommand {
     /// Wait for a device; exits 6 when it takes too long

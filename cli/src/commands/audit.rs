@@ -23,7 +23,7 @@ pub(crate) async fn run(session: &Session, command: AuditCommand) -> Result<(), 
 async fn list(session: &Session, args: AuditArgs) -> Result<(), Failure> {
     let asked = request(&args);
     let client = &session.connect().await?;
-    // One more than is shown says whether anything is left.
+    // One more than is printed: it shows whether there are more.
     let most = args.limit.saturating_add(1);
     let entries = pages(Some(most), |page_size, page_token| {
         let request = v1::ListAuditEntriesRequest {
@@ -72,7 +72,7 @@ fn request(args: &AuditArgs) -> v1::ListAuditEntriesRequest {
     }
 }
 
-/// A duration is a time ago.
+/// A duration counts back from now.
 fn moment(end: End) -> prost_types::Timestamp {
     let at = match end {
         End::At(at) => at,

@@ -79,8 +79,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
     ))
 }
 
-/// The text of a token by which devices know the server by a name, with the authorities of their
-/// machines. Only the text says so: the server is not asked.
+/// Adds to a token's text that devices verify the server by this name and by the authorities their
+/// machines trust. The server does not need to know.
 fn known_by_name(text: &str, name: String) -> Result<String, Failure> {
     let mut token: EnrollmentToken = text.parse().map_err(|_| {
         Failure::new(
@@ -89,7 +89,7 @@ fn known_by_name(text: &str, name: String) -> Result<String, Failure> {
             "Use a kernexctl of the server's version.",
         )
     })?;
-    // What was over by then is refused for ever.
+    // Devices refuse certificates that had expired before this moment.
     let now = jiff::Timestamp::now().as_second();
     token.webpki = Some(WebPki {
         name,

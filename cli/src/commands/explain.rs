@@ -1,5 +1,4 @@
-//! `explain`: what a word means. The words are those of the glossary, so there is one place that
-//! says it.
+//! `explain`: what a word means. The text comes from the glossary, so it is written once.
 
 use crate::{
     error::{Exit, Failure},

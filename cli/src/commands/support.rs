@@ -1,6 +1,6 @@
-//! `support-bundle`: what somebody who helps has to know, in one file of JSON that can be read
-//! before it is sent. What may be secret is left out: tokens, values of configurations, and the
-//! output of scripts.
+//! `support-bundle`: what a helper has to know, in one JSON file that can be read before it is
+//! sent. Possible secrets are left out: tokens, values of configurations, and the output of
+//! scripts.
 
 use std::{io::Write as _, path::Path};
 
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// Deployments that are told.
+/// Newest deployments that are included.
 const DEPLOYMENTS: u32 = 20;
-/// Failed targets that are told, of all of these together.
+/// Failed targets that are included, over all of these deployments.
 const TARGETS: u32 = 50;
 
 /// Fields that may hold secrets, wherever they are.

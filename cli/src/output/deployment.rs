@@ -203,7 +203,7 @@ impl Details for DeploymentView {
         if !deployment.dynamic_selector.is_empty() {
             let selector = &deployment.dynamic_selector;
             let whom = format!("also devices that match {selector} later");
-            lines.push(("Takes", Field::plain(whom)));
+            lines.push(("Dynamic", Field::plain(whom)));
         }
         if let Some(schedule) = &deployment.schedule {
             lines.extend(schedule::details(schedule, deployment.opens_at, now));
@@ -216,8 +216,8 @@ impl Details for DeploymentView {
             lines.push(("Phase", Field::plain(phase)));
         }
         for (title, text) in [
-            ("Takes back", &deployment.rolls_back),
-            ("Taken back by", &deployment.rolled_back_by),
+            ("Rolls back", &deployment.rolls_back),
+            ("Rolled back by", &deployment.rolled_back_by),
             ("Paused", &deployment.paused_reason),
             ("Why", &deployment.ended_reason),
         ] {

@@ -52,7 +52,7 @@ impl View for EventView {
     fn row(&self, _wide: bool, _now: Time) -> Vec<Field> {
         let event = &self.event;
         let at = Time::from_wire(event.at);
-        // An earlier server tells no names.
+        // An older server does not send names.
         let device = match event.device_name.as_str() {
             "" => event.device_id.as_str(),
             name => name,

@@ -1,4 +1,4 @@
-//! Lists: sorted, cut, with the columns that were asked for. Whatever is left out is said.
+//! Lists: sorted, cut, with the columns that were asked for. How much is left out is printed.
 
 use std::io::IsTerminal as _;
 
@@ -13,7 +13,7 @@ mod sort;
 
 use sort::sorted;
 
-/// Items on a terminal when nobody says how many.
+/// Most items on a terminal without `--limit`.
 const SCREENFUL: u32 = 100;
 
 /// How one list is fetched and printed.
@@ -21,7 +21,7 @@ const SCREENFUL: u32 = 100;
 pub(crate) struct Listing {
     args: ListArgs,
     printer: Printer,
-    /// Items when `--limit` is not given.
+    /// Most items without `--limit`.
     usual: Option<u32>,
     /// Whether a filter may have left things out.
     is_narrowed: bool,
@@ -40,7 +40,7 @@ impl Listing {
         }
     }
 
-    /// At most this many, wherever it is printed.
+    /// At most this many without `--limit`, also in a pipe.
     pub(crate) fn usually(self, items: u32) -> Self {
         Self {
             usual: Some(items),
@@ -48,7 +48,7 @@ impl Listing {
         }
     }
 
-    /// All of it, unless somebody says how many.
+    /// All of it without `--limit`.
     pub(crate) fn without_usual(self) -> Self {
         Self {
             usual: None,
@@ -73,7 +73,7 @@ impl Listing {
         self.args.limit.or(self.usual).filter(|limit| *limit > 0)
     }
 
-    /// Most items that have to be fetched: the first by another order may come last.
+    /// Most items to fetch; none with `--sort`, as the first by another order may come last.
     pub(crate) fn fetched(&self) -> Option<u32> {
         self.limit().filter(|_| self.args.sort.is_none())
     }
@@ -119,7 +119,8 @@ impl Listing {
         Ok(items)
     }
 
-    /// What is said of an empty list. A filter that nothing matches says nothing about what there is.
+    /// What is said of an empty list. A filter that nothing matches says nothing about what there
+    /// is.
     fn nothing<T: View>(&self, what: &str) -> String {
         if self.is_narrowed {
             format!("No {what} matches. Without a filter all are listed.")

@@ -19,7 +19,7 @@ pub(super) fn details(deployment: &v1::Deployment) -> Vec<(&'static str, Field)>
     if !deployment.message.is_empty() {
         lines.push(("Message", Field::plain(&deployment.message)));
     }
-    // An earlier server does not say.
+    // An older server does not send them.
     if deployment.delivery_timeout_seconds > 0 {
         let limits = format!(
             "{} to reach a device, {} once it has begun",

@@ -69,7 +69,7 @@ impl View for PhaseView {
     const EMPTY: &'static str = "This deployment has no phases.";
 
     fn header(wide: bool) -> Vec<&'static str> {
-        let mut titles = vec!["PHASE", "UP TO", "STATE", "TARGETS", "OPENED"];
+        let mut titles = vec!["PHASE", "SIZE", "STATE", "TARGETS", "OPENED"];
         if wide {
             titles.extend(["SUCCESS", "FAILURES ALLOWED", "SOAK"]);
         }
@@ -148,10 +148,10 @@ mod tests {
             .render_list(&phases, Time::at(110))
             .unwrap();
         insta::assert_snapshot!(text, @r"
-        PHASE  UP TO  STATE    TARGETS            OPENED
-        1      1      passed   1 of 1 succeeded   1m40s ago
-        2      10%    open     4 of 9 succeeded   50s ago
-        3      100%   waiting  0 of 90 succeeded  -
+        PHASE  SIZE  STATE    TARGETS            OPENED
+        1      1     passed   1 of 1 succeeded   1m40s ago
+        2      10%   open     4 of 9 succeeded   50s ago
+        3      100%  waiting  0 of 90 succeeded  -
         ");
     }
 }

@@ -20,13 +20,13 @@ use super::{
 /// Most devices that get a line of their own at a time; a fleet does not fit on a screen.
 const MOST_LINES: usize = 12;
 
-/// Most devices whose changes are told one by one in a pipe, and most failures beside those.
+/// Most devices whose changes are printed one by one in a pipe, and most failures beside those.
 const MOST_TOLD: usize = 10;
 
 /// Time between two counts of the others.
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
 
-/// Time between two pictures of a spinner.
+/// Time between two frames of a spinner.
 const TICK: Duration = Duration::from_millis(120);
 
 /// A bar for bytes; hidden when stderr is not a terminal.
@@ -80,19 +80,19 @@ pub(crate) struct Watching {
     others: Others,
 }
 
-/// Devices beyond those that are told one by one; only counts are told of them.
+/// Devices beyond those whose changes are printed one by one. Only their counts are printed.
 #[derive(Default)]
 struct Others {
     /// Whether there are any.
     exist: bool,
-    /// Failures that were told all the same.
+    /// Failures among them that were printed all the same.
     failures: usize,
-    /// The counts that were told last, and when.
+    /// The counts that were printed last, and when.
     told: Option<(String, Instant)>,
 }
 
 impl Others {
-    /// Counts that are to be told now.
+    /// The counts, when they are due to be printed.
     fn news(&mut self, counts: String, finished: bool) -> Option<String> {
         let due = self.told.as_ref().is_none_or(|(said, at)| {
             *said != counts && (finished || at.elapsed() >= COUNTED_EVERY)
@@ -114,7 +114,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// A rate over a shorter time says nothing.
+    /// A rate over a shorter time would jump.
     const WINDOW: Duration = Duration::from_secs(2);
 
     fn new() -> Self {
@@ -286,7 +286,7 @@ impl Watching {
         Ok(true)
     }
 
-    /// Whether a device is one of the few whose changes are told one by one.
+    /// Whether a device is one of the few whose changes are printed one by one.
     fn is_told(&mut self, target: &TargetView) -> bool {
         if self.said.len() < MOST_TOLD || self.said.contains_key(target.device()) {
             return true;

@@ -1,7 +1,7 @@
 //! Whether anybody still reads what is printed.
 //!
-//! A watch may print nothing for hours. Only the next line would show that its reader is gone, so
-//! it looks by itself.
+//! A watch may print nothing for hours. Without a look of its own it would notice only at the next
+//! line that its reader is gone.
 
 use std::time::Duration;
 
@@ -25,13 +25,13 @@ fn is_gone() -> bool {
     is_closed(&std::io::stdout())
 }
 
-/// Only the next line shows it.
+/// Cannot be seen here; writing the next line fails.
 #[cfg(not(unix))]
 fn is_gone() -> bool {
     false
 }
 
-/// Whether what is written there can reach nobody. An error here says nothing about that.
+/// Whether nobody can read what is written there. An error of the check does not say so.
 #[cfg(unix)]
 fn is_closed(output: &impl std::os::fd::AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,8 +1,8 @@
 //! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, except for
 //! colours and width.
 //!
-//! Rows are never broken. On a terminal long cells are cut so that a row fits, but never those of
-//! the first column, which name things; a pipe gets everything.
+//! Rows are never broken. On a terminal long cells are cut so that a row fits. Cells of the first
+//! column are names and never cut. A pipe gets everything.
 
 use comfy_table::{Cell, Color, Table, presets};
 

@@ -162,7 +162,7 @@ impl TargetView {
         }
         match &target.late {
             Some(outcome) => text.push_str(&format!(", {}", late(outcome))),
-            // A server of before says no more.
+            // An older server does not send the outcome.
             None if target.late_outcome => text.push_str(", with a late outcome"),
             None => {}
         }

@@ -1,4 +1,4 @@
-//! Who calls whom, as printed.
+//! The caller, and the versions of both programs, as printed.
 
 use kernex_proto::v1;
 use serde::Serialize;
@@ -107,8 +107,8 @@ impl Details for VersionView {
     }
 }
 
-/// What to say when two programs are of different versions. Up to the second number of a version
-/// changes are only added, so either side may be the older one; beyond that, by one.
+/// A note when both programs have different versions. Versions that differ in the third number
+/// alone are alike. When the second number differs by one, either side may be the older one.
 pub(crate) fn skew(client: &str, server: &str) -> Option<String> {
     let numbers = |version: &str| {
         let mut parts = version

@@ -1,6 +1,6 @@
-//! gzip on all processors. The bytes are cut into blocks of one size; each is compressed by itself
-//! and ends at a byte, so that one behind the other they are one stream of one member. Nothing in
-//! it depends on how many threads there were, and any reader takes it.
+//! gzip on all processors. The bytes are cut into blocks of one size. Each block is compressed
+//! alone and ends at a byte boundary, so the blocks in a row are one stream with one member, which
+//! any reader understands. The result does not depend on the number of threads.
 
 use std::{
     collections::VecDeque,
@@ -15,16 +15,16 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use super::unwritten;
 use crate::error::Failure;
 
-/// Bytes of a block: long enough that beginning anew costs nothing that could be measured.
+/// Bytes of a block. At this size, starting a new one costs nothing measurable.
 const BLOCK: usize = 1024 * 1024;
 
-/// Part of what makes the bytes the same.
+/// Fixed: another level would give other bytes.
 const LEVEL: u32 = 6;
 
-/// Most threads: the disk is not faster.
+/// Most threads. More gain nothing: the disk is slower.
 const MOST_THREADS: usize = 8;
 
-/// No time, no name, no system.
+/// A header without time, file name or system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 struct Job {
@@ -149,7 +149,7 @@ impl<W: Write> Write for Gzip<W> {
         Ok(taken.len())
     }
 
-    /// Where blocks end must not depend on who flushes.
+    /// Does nothing: blocks end at fixed places only.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

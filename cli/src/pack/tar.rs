@@ -1,5 +1,5 @@
-//! From entries to an archive, on one thread that may block: so what the encoder gets, and makes of
-//! it, never depends on how fast the disk was.
+//! Writes entries into an archive, on one thread that may block. The encoder gets pieces of one
+//! size, so the bytes do not depend on the speed of the disk.
 
 use std::{
     fs::{self, File, Metadata},
@@ -17,7 +17,7 @@ use tokio_tar::{Builder, EntryType, Header};
 use super::{entries::Entries, gzip, unwritten};
 use crate::{error::Failure, files, output::progress::transfer};
 
-/// Part of what makes the bytes the same.
+/// Fixed: another level would give other bytes.
 const ZSTD_LEVEL: i32 = 6;
 
 /// Bytes that the encoder gets at once.
@@ -115,7 +115,7 @@ fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
     Ok(files::mode(path, metadata)? & 0o755)
 }
 
-/// What blocks, as what could wait.
+/// A blocking reader or writer behind an asynchronous interface; it never waits.
 pub(super) struct Blocking<T>(pub(super) T);
 
 impl<T: Read + Unpin> AsyncRead for Blocking<T> {

@@ -59,13 +59,13 @@ pub(crate) async fn push(
     upload(client, path, begin(digest, size)).await
 }
 
-/// How often an upload is begun, when connections break.
+/// Most attempts at one upload when connections break.
 const MOST_TRIES: u32 = 5;
-/// Time before the first of these; doubled for each further one.
+/// Pause before the second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Uploads, again when the connection breaks: bytes that are there already are recognised by their
-/// digest, so nothing is stored twice.
+/// Uploads a bundle, and tries again when the connection breaks. The server recognises bytes by
+/// their digest, so nothing is stored twice.
 async fn upload(
     client: &Client,
     path: &Path,

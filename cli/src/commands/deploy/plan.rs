@@ -29,10 +29,11 @@ pub(super) async fn run(
     verdict(&plan.bundle, &devices)
 }
 
-/// Devices that are told one by one.
+/// Up to this many answers are all printed.
 const FEW: usize = 10;
 
-/// Prints all answers of a few devices, and of many the counts and those that need a look first.
+/// Prints every answer when there are few. Of many it prints the counts and some answers, first
+/// those that need attention.
 fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure> {
     if devices.len() <= FEW || all || printer.wide() || !printer.for_people() {
         return printer.list(devices);

@@ -131,7 +131,8 @@ pub(super) fn rollout(args: RolloutArgs) -> Result<Option<v1::Rollout>, Failure>
     }))
 }
 
-/// Without phases every device begins at once, and these would mean nothing.
+/// Refuses options that need phases. Without phases every device begins at once, and they would do
+/// nothing.
 fn refuse_what_needs_phases(args: &RolloutArgs, written: &Written) -> Result<(), Failure> {
     let needing = [
         ("--approve", args.approve || written.approve),

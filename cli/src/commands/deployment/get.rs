@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-/// Targets that are all shown to people.
+/// Up to this many targets are all printed in a table.
 const FEW: u32 = 50;
-/// Of more than those, this many that failed or are under way.
+/// Of more targets, this many are printed: those that failed or are under way.
 const NOTABLE: u32 = 20;
 
 /// Shows one deployment with its targets.
@@ -137,7 +137,7 @@ async fn targets(
     .await
 }
 
-/// By the names of their devices.
+/// Views in the order of device names.
 fn views(targets: Vec<v1::Target>) -> Vec<TargetView> {
     let mut views: Vec<TargetView> = targets.into_iter().map(TargetView::from).collect();
     views.sort_by(|a, b| a.device().cmp(b.device()));

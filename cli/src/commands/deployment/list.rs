@@ -10,7 +10,7 @@ use crate::{
     output::{deployment::DeploymentView, listing::Listing},
 };
 
-/// Deployments when nobody says how many: there are more every day.
+/// Most deployments without `--limit`: their number grows every day.
 const USUAL: u32 = 50;
 
 pub(super) async fn run(
@@ -30,7 +30,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The newest deployments that a filter takes.
+/// The newest deployments that match a filter.
 pub(crate) async fn fetch(
     client: &Client,
     limit: Option<u32>,

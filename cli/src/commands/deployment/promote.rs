@@ -10,7 +10,7 @@ use crate::{
     error::Failure,
 };
 
-/// Opens the phase that is next when this command looks.
+/// Opens the phase that is next at this moment.
 pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let steer = args.steer;
@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Fail
     steer_result::print(&steer, answer.deployment, &next)
 }
 
-/// Naming the phase keeps two operators who decide at the same time from opening two.
+/// The request names the phase, so two operators at the same time cannot open two phases.
 async fn next_phase(client: &Client, id: &str) -> Result<u32, Failure> {
     let request = v1::GetDeploymentRequest {
         deployment_id: id.to_owned(),

@@ -1,8 +1,8 @@
 //! `deployment watch`: follows a deployment until it is finished, over lost connections and
 //! restarts of the server.
 //!
-//! A wait that only an operator can end is said on a terminal, where one may sit, and is an end
-//! with an exit code of its own elsewhere: a pipeline must not hang on it.
+//! Some waits only an operator can end. On a terminal the watch says so and goes on. Elsewhere it
+//! ends with an exit code of its own, so that no pipeline hangs.
 
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// How long a deployment has to wait for an operator before the watch ends: what was under way may
-/// still be on its way to be told.
+/// How long a deployment has to wait for an operator before the watch ends. Changes that were made
+/// before may still arrive.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// Follows a deployment that was created before.
@@ -201,7 +201,7 @@ impl Follow<'_> {
         }
     }
 
-    /// Says on a terminal that an operator has to decide, once for each wait; elsewhere gives the
+    /// On a terminal, says once for each wait that an operator has to decide. Elsewhere returns the
     /// failure that the watch ends with.
     fn ask(&mut self, deployment: &v1::Deployment, watching: &Watching) -> Option<Failure> {
         let Some(failure) = waits_for_operator(deployment) else {
@@ -219,8 +219,8 @@ impl Follow<'_> {
     }
 }
 
-/// What to say when nothing more happens until an operator decides. What devices have begun goes on
-/// without one, and may finish the deployment.
+/// The failure to report when nothing more happens until an operator decides. None while devices
+/// are at work: they go on without an operator and may finish the deployment.
 fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
     let counts = deployment.counts.unwrap_or_default();
     if counts.in_progress > 0 {
@@ -280,7 +280,7 @@ impl Finished {
         }
         if !self.deployment.rolled_back_by.is_empty() {
             why.push_str(&format!(
-                "; taken back by {}",
+                "; rolled back by {}",
                 self.deployment.rolled_back_by
             ));
         }

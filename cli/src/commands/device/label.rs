@@ -12,7 +12,7 @@ use crate::{
     output::{Printer, counted, device::DeviceView, print_note},
 };
 
-/// Devices that are changed at the same time.
+/// Most changes that are sent at the same time.
 const AT_ONCE: usize = 16;
 
 pub(super) async fn run(

@@ -37,13 +37,13 @@ impl View for HistoryView {
             "KIND",
             "STATE",
             "REASON",
-            "RAN AFTER",
+            "RUNNING AFTER",
             "STARTED",
             "CLOSED",
             "DEPLOYMENT",
         ];
         if wide {
-            titles.extend(["ATTEMPT", "DIGEST", "TAKES BACK", "MESSAGE"]);
+            titles.extend(["ATTEMPT", "DIGEST", "ROLLS BACK", "MESSAGE"]);
         }
         titles
     }
