@@ -41,16 +41,18 @@ Exit codes:
   1  error                      5  not found, or in conflict
   2  wrong usage                6  waiting took too long
   3  the deployment failed      7  the control plane cannot be reached
-                                8  it waits for an operator: paused, or not approved
+                                8  an operator has to decide
 
 Environment:
-  KERNEXCTL_CONFIG              configuration file (default ~/.config/kernex/config.toml)
-  KERNEX_CONTEXT                context to use when --context is not given
+  KERNEXCTL_CONFIG  configuration file (default ~/.config/kernex/config.toml)
+  KERNEX_CONTEXT    context to use when --context is not given
   KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
-                                server URL, token and CA file, instead of a context
-  https_proxy, no_proxy         proxy to the server, and what needs none; KERNEX_PROXY wins
-  COLUMNS                       width that tables are cut to (default: that of the terminal)
-  NO_COLOR                      no colours";
+                    server URL, token and CA file, instead of a context
+  https_proxy, no_proxy
+                    proxy to the server, and what needs none; KERNEX_PROXY wins
+  COLUMNS           width to cut tables to (default: that of the terminal)
+  NO_COLOR          no colours
+  CLICOLOR_FORCE    colours, also in a pipe";
 
 fn after_help() -> String {
     let mut help = AFTER_HELP.to_owned();

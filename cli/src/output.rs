@@ -92,7 +92,7 @@ impl Printer {
         let terminal = io::stdout().is_terminal();
         Self {
             format,
-            color: terminal && color_wanted(),
+            color: color_wanted(terminal, &|name| std::env::var(name).ok()),
             width: table::terminal_width(),
         }
     }
@@ -241,8 +241,34 @@ pub(crate) fn print_note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-fn color_wanted() -> bool {
-    let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    !off && !dumb
+/// Whether to print colours: on a terminal that has them, or where `CLICOLOR_FORCE` asks for them.
+/// `NO_COLOR` wins.
+fn color_wanted(terminal: bool, env: &dyn Fn(&str) -> Option<String>) -> bool {
+    let is_off = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_forced = env("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+    let is_dumb = env("TERM").is_some_and(|term| term == "dumb");
+    !is_off && (is_forced || (terminal && !is_dumb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_and_for_who_asks() {
+        let wanted = |terminal, set: &[(&str, &str)]| {
+            let env = |name: &str| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            color_wanted(terminal, &env)
+        };
+        assert!(wanted(true, &[]) && !wanted(false, &[]));
+        assert!(!wanted(true, &[("NO_COLOR", "1")]));
+        assert!(!wanted(true, &[("TERM", "dumb")]));
+        assert!(wanted(false, &[("CLICOLOR_FORCE", "1")]));
+        assert!(!wanted(false, &[("CLICOLOR_FORCE", "0")]));
+        let both = [("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")];
+        assert!(!wanted(true, &both));
+    }
 }

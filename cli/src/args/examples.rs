@@ -11,7 +11,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "context add",
         &[
-            "kernexctl context add prod --server https://kernex.example:7443 --ca ca.pem --token-file token",
+            "kernexctl context add prod --server https://kernex.example:7443 \\\n      --ca ca.pem --token-file token",
         ],
     ),
     ("context use", &["kernexctl context use prod"]),
@@ -26,8 +26,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "enrollment create",
         &[
-            "kernexctl enrollment create --uses 10 --ttl 7d --label site=berlin -o name > token",
-            "kernexctl enrollment create --replace edge-1      a new key for a re-imaged disk",
+            "kernexctl enrollment create --uses 10 --label site=berlin -o name > token",
+            "kernexctl enrollment create --replace edge-1   a new key for a re-imaged disk",
         ],
     ),
     ("enrollment list", &["kernexctl enrollment list"]),
@@ -114,17 +114,17 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "deploy",
         &[
             "kernexctl deploy tool:1.0 --to site=berlin --watch",
-            "kernexctl deploy tool --to '*' --plan                   its newest version; changes nothing",
-            "kernexctl deploy ./tool --device edge-1 -w              packs and pushes first",
-            "kernexctl deploy tool:2.0 --to '*' --name nightly.7      and then: deployment watch nightly.7",
-            "kernexctl deploy tool:2.0 --to '*' --canary 2 --max-failures 1 --on-failure rollback",
-            "kernexctl deploy tool:2.0 --to '*' --window 'Mon-Fri 02:00-04:00 Europe/Berlin'",
+            "kernexctl deploy tool --to '*' --plan         the newest version; no change",
+            "kernexctl deploy ./tool --device edge-1 -w    packs and pushes first",
+            "kernexctl deploy tool:2.0 --to '*' --name n7   then: deployment watch n7",
+            "kernexctl deploy tool:2.0 --to '*' --canary 2 --on-failure rollback",
+            "kernexctl deploy tool:2.0 --to '*' \\\n      --window 'Mon-Fri 02:00-04:00 Europe/Berlin'",
         ],
     ),
     (
         "config set",
         &[
-            "kernexctl config set berlin --to site=berlin --heartbeat 30s --value PORT=8080",
+            "kernexctl config set berlin --to site=berlin --heartbeat 30s --value A=1",
             "kernexctl config set loud --device edge-1 --log kernex_agent=debug",
         ],
     ),
@@ -144,7 +144,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "kernexctl deployment get 01a22470-1f3c            the first digits do",
             "kernexctl deployment get ID --state failed --reason disk_full",
-            "kernexctl deployment get ID --phase 2 --limit 0   every device of the second phase",
+            "kernexctl deployment get ID --phase 2 --limit 0   all devices of phase 2",
         ],
     ),
     (
@@ -284,7 +284,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "source <(kernexctl completion bash)               in ~/.bashrc",
             "source <(kernexctl completion zsh)                in ~/.zshrc",
-            "kernexctl completion fish | source                in ~/.config/fish/config.fish",
+            "kernexctl completion fish | source             in ~/.config/fish/config.fish",
         ],
     ),
     ("man", &["kernexctl man /usr/local/share/man/man1"]),
@@ -341,6 +341,7 @@ mod tests {
             let (_, lines) = examples.unwrap_or_else(|| panic!("`{words}` has no examples"));
             for line in *lines {
                 // What follows several blanks is a remark; the shell's own words end an example.
+                let line = line.replace("\\\n      ", "");
                 let typed = line.split("   ").next().unwrap_or_default();
                 let typed = typed.split(['>', '|']).next().unwrap_or_default();
                 let typed = typed.trim_start_matches("source <(").trim_end_matches(')');

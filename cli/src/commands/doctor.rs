@@ -14,7 +14,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Exit, Failure},
-    output::{Printer, Time, doctor::CheckView, print_note, whoami::skew},
+    output::{Printer, Time, counted, doctor::CheckView, emit, print_note, whoami::skew},
 };
 
 /// How long each step may take.
@@ -26,14 +26,23 @@ pub(crate) async fn run(session: &Session, output: OutputArg) -> Result<(), Fail
     let context = session.context()?;
     let checks = Box::pin(check(&context)).await;
     let failed = checks.iter().filter(|check| !check.is_good()).count();
-    Printer::new(output.output).list(&checks)?;
+    let printer = Printer::new(output.output);
+    if printer.for_people() && !printer.wide() {
+        let text: String = checks.iter().map(CheckView::text).collect();
+        emit(&text)?;
+    } else {
+        printer.list(&checks)?;
+    }
     if failed == 0 {
         print_note("All is well.");
         return Ok(());
     }
     Err(Failure::new(
         Exit::Error,
-        format!("{failed} of {} checks failed", checks.len()),
+        format!(
+            "{failed} of {} failed",
+            counted(checks.len() as u64, "check")
+        ),
         "Begin with the first one.",
     ))
 }
