@@ -41,7 +41,7 @@ pub(crate) enum BundleCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Download an archive
+    /// Download an archive; `-o -` writes it to the standard output
     Pull {
         /// name:version, a digest or its first 12 digits, or a name for its newest version
         #[arg(add = complete::bundles())]

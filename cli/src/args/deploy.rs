@@ -24,14 +24,14 @@ pub(crate) struct DeployArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Ask the devices what would happen, without changing anything; exits 3 when one would fail
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long, visible_alias = "dry-run", conflicts_with = "watch")]
     pub(crate) plan: bool,
     /// With --plan: print the answer of every device, not only the first ten
     #[arg(long, requires = "plan")]
     pub(crate) all: bool,
     /// Show progress until the deployment is finished; exits 3 when it fails, and 8 when it waits
     /// for an operator and the output is no terminal
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "wait")]
     pub(crate) watch: bool,
     /// With --watch: give up waiting after this long (exit code 6); the deployment goes on
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]

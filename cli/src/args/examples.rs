@@ -90,6 +90,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "kernexctl bundle pull tool:1.0",
             "kernexctl bundle pull b59ef6c193ab -o tool.tar.gz",
+            "kernexctl bundle pull tool -o - | tar --list --gzip",
         ],
     ),
     (

@@ -97,6 +97,25 @@ fn a_format_may_stand_anywhere() {
 }
 
 #[test]
+fn flags_have_the_names_of_other_programs_too() {
+    for line in [
+        "kernexctl deploy tool:1.0 --to * --dry-run",
+        "kernexctl deploy tool:1.0 --to * --wait",
+        "kernexctl deploy tool:1.0 --to * --at 2h",
+        "kernexctl deploy tool:1.0 --to * --at +2h",
+        "kernexctl deploy tool:1.0 --to * --at 2027-02-03T04:05:00Z",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    for line in [
+        "kernexctl deploy tool:1.0 --to * --at soon",
+        "kernexctl deploy tool:1.0 --to * --at 2027-02-03T04:05:00",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn the_verb_may_come_first() {
     for line in [
         "kernexctl get devices",

@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use kernex_proto::v1;
 
 use super::{
-    times::{End, parse_end, parse_time},
+    times::{End, parse_end},
     values::parse_duration,
 };
 
 /// Flags of `deploy` about time. They delay beginnings; what has begun may finish.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TimingArgs {
-    /// Begin at this time, e.g. 2027-02-03T04:05:00Z or '2027-02-03 04:05 Europe/Berlin'
-    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    /// Begin after this long, e.g. 2h, or at this time, e.g. 2027-02-03T04:05:00Z or
+    /// '2027-02-03 04:05 Europe/Berlin'
+    #[arg(long, value_parser = parse_start, value_name = "DURATION|TIME")]
     at: Option<Timestamp>,
     /// Begin on devices only within this window, e.g. 'Mon-Fri 02:00-04:00 Europe/Berlin'
     /// (repeatable)
@@ -31,6 +32,16 @@ pub(crate) struct TimingArgs {
     /// Also deploy to devices that match --to later; ends at its deadline or when it is cancelled
     #[arg(long, requires = "to")]
     pub(crate) dynamic: bool,
+}
+
+/// Reads a time, or how long it is until then: `2h`, `+2h`.
+fn parse_start(text: &str) -> Result<Timestamp, String> {
+    match parse_end(text.strip_prefix('+').unwrap_or(text))? {
+        End::At(time) => Ok(time),
+        End::After(wait) => Timestamp::now()
+            .checked_add(wait)
+            .map_err(|_| format!("`{text}` is after all time")),
+    }
 }
 
 /// A start this long ago is still accepted: typing takes a while, and clocks differ.

@@ -50,6 +50,14 @@ async fn a_folder_is_packed_pushed_and_deployed_to_a_device(database: Database) 
     let _ = ctl.ok(&["bundle", "pull", &bundle, "-o", pulled.to_str().unwrap()]);
     let digest = kernex_proto::ids::Digest::of(&fs::read(&pulled).unwrap()).to_string();
     assert_eq!(pushed["digest"], digest.as_str());
+    let piped = ctl
+        .command(&["bundle", "pull", &bundle, "-o", "-"])
+        .output();
+    assert_eq!(
+        piped.expect("it can be started").stdout,
+        fs::read(&pulled).unwrap()
+    );
+    assert!(!server.scratch().join("-").exists());
 
     let deployed = ctl.run(&["deploy", &bundle, "--to", "site=berlin", "--watch"]);
     assert_eq!(

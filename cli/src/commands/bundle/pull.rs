@@ -1,9 +1,13 @@
 //! `bundle pull`: downloads a bundle, with a progress bar, and checks its digest.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+};
 
 use kernex_proto::v1;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tokio::io::AsyncWriteExt as _;
 use tonic::Status;
 
@@ -20,33 +24,62 @@ use crate::{
 /// How often a download that breaks off is resumed.
 const MOST_RESUMES: u32 = 5;
 
-/// Downloads a bundle and prints the name of its file.
+/// Stands for the standard output in place of a file.
+const STDOUT: &str = "-";
+
+/// Downloads a bundle into a file and prints its name, or writes it to the standard output.
 pub(super) async fn run(
     session: &Session,
     bundle: &str,
     output: Option<PathBuf>,
 ) -> Result<(), Failure> {
+    let to_stdout = output.as_deref() == Some(Path::new(STDOUT));
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "an archive is not for a terminal",
+            "Send it into a pipe or a file.",
+        ));
+    }
     let client = session.connect().await?;
-    let path = pull(&client, bundle, output).await?;
-    emit(&format!("{}\n", path.display()))
-}
-
-/// Downloads a bundle into a file, which appears only when it is complete and correct. Returns its
-/// path.
-async fn pull(client: &Client, bundle: &str, output: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let bundle = find(client, bundle).await?;
+    let bundle = find(&client, bundle).await?;
+    if to_stdout {
+        return write_out(&pull(&client, &bundle, &std::env::temp_dir()).await?);
+    }
     let path = output.unwrap_or_else(|| usual_name(&bundle).into());
     let near = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
+    let place = pull(&client, &bundle, &near).await?;
+    files::share(&place)
+        .and_then(|()| place.persist(&path).map_err(|error| error.error))
+        .map_err(|error| Failure::file("write", &path, &error))?;
+    emit(&format!("{}\n", path.display()))
+}
+
+/// Writes a file to the standard output. A reader that ends early is no error.
+fn write_out(place: &Path) -> Result<(), Failure> {
+    let copy = || io::copy(&mut fs::File::open(place)?, &mut io::stdout().lock());
+    match copy() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Error,
+            format!("cannot write to the standard output: {error}"),
+            "Check where the output goes.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Downloads a bundle into a temporary file in a folder. The file is there only when it is complete
+/// and correct.
+async fn pull(client: &Client, bundle: &v1::Bundle, near: &Path) -> Result<TempPath, Failure> {
     let file =
-        NamedTempFile::new_in(&near).map_err(|error| Failure::file("write in", &near, &error))?;
+        NamedTempFile::new_in(near).map_err(|error| Failure::file("write in", near, &error))?;
     let (file, place) = file.into_parts();
     let bar = transfer("pulling", bundle.size_bytes);
     let fetched = fetch(
         client,
-        &bundle,
+        bundle,
         tokio::fs::File::from_std(file),
         &place,
         &bar,
@@ -66,10 +99,7 @@ async fn pull(client: &Client, bundle: &str, output: Option<PathBuf>) -> Result<
             "Pull again; if it happens twice, the server's store is damaged.",
         ));
     }
-    files::share(&place)
-        .and_then(|()| place.persist(&path).map_err(|error| error.error))
-        .map_err(|error| Failure::file("write", &path, &error))?;
-    Ok(path)
+    Ok(place)
 }
 
 /// Name and version come from the server and become part of a path, so they are checked.
