@@ -25,7 +25,7 @@ pub(super) enum Node {
         mode: u32,
         size: u64,
         #[cfg_attr(
-            not(feature = "lint"),
+            not(any(feature = "lint", feature = "unpack")),
             expect(dead_code, reason = "read when bundles are made")
         )]
         start: Start,
