@@ -17,7 +17,8 @@ use crate::{
     server::{TestServer, clear_settings},
 };
 
-/// Settings of a server under test. The default is a server with TLS and a fresh database.
+/// Settings of an agent under test. The default is an agent with its own pool key, straight to its
+/// server.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
     name: String,
@@ -42,7 +43,7 @@ impl AgentOptions {
         }
     }
 
-    /// Keeps its state in this folder, on a disk of its own for instance; its log stays where it
+    /// Keeps its state in this folder, for instance on a disk of its own. Its log stays where it
     /// is.
     #[must_use]
     pub fn state(mut self, folder: PathBuf) -> Self {
@@ -182,7 +183,7 @@ impl TestAgent {
         self.process.kill();
     }
 
-    /// Sends it a signal: SIGSTOP makes a machine that hangs of it.
+    /// Sends it a signal. SIGSTOP makes its machine look as if it hangs.
     pub fn signal(&mut self, signal: Signal) {
         self.process.signal(signal);
     }
@@ -328,7 +329,7 @@ fn write_key(state: &Path, pem: &str) {
 
 fn command(options: &AgentOptions, verb: &str, state: &Path) -> Command {
     let program = binaries::path("kernex-agent");
-    // Only `run` is wrapped: enrolling is done and gone before anything interesting happens.
+    // Only `run` is wrapped: tests look at what happens after enrolling.
     let mut command = match options.wrapper.split_first() {
         Some((first, rest)) if verb == "run" => {
             let mut command = Command::new(first);

@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-// Set before the first look for a program.
+// This is set before the first program is looked for.
 static SHIPPED: OnceLock<()> = OnceLock::new();
 
 /// Takes programs as they ship, without the crash points that builds of the whole workspace have.

@@ -18,13 +18,10 @@ const BLOCK: usize = 512;
 pub enum Kind {
     /// A regular file.
     File = b'0' as isize,
-    /// A hard link.
     HardLink = b'1' as isize,
-    /// A symbolic link.
     SymbolicLink = b'2' as isize,
     /// A character device.
     Device = b'3' as isize,
-    /// A folder.
     Folder = b'5' as isize,
     /// A named pipe.
     Pipe = b'6' as isize,
@@ -202,7 +199,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_built_is_a_bundle() {
+    async fn the_builder_makes_a_valid_bundle() {
         let bytes = BundleBuilder::script("a", "1", "true")
             .below("top")
             .file("x", "y")

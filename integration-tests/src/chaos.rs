@@ -47,7 +47,7 @@ use crate::Database;
 /// Parameters of one run of a scenario.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Every decision the harness takes comes from it; what the machines make of it is theirs.
+    /// Decides every choice of the harness. What the machines make of it is not decided.
     pub seed: u64,
     /// Number of faults.
     pub count: usize,
@@ -86,7 +86,6 @@ pub struct Scenario {
     pub ci: usize,
     /// Databases it makes sense on.
     pub databases: &'static [Database],
-    /// Runs it.
     pub run: for<'a> fn(&'a Plan) -> Running<'a>,
 }
 
@@ -158,7 +157,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "clones",
         about: "a copied disk, clocks that jump a year either way, a server restored from an older \
                 backup",
-        // The second one meets what the first one's restore has lost.
+        // The second fault meets a world that the first one restored.
         ci: 2,
         databases: BOTH,
         run: |plan| Box::pin(clones::run(plan)),

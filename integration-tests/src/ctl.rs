@@ -141,6 +141,15 @@ impl<'a> Ctl<'a> {
         let text = self.ok(&words);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error} in {text}"))
     }
+
+    /// Deploys with these words; returns the one deployment that is made.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    pub fn deploy(&self, words: &[&str]) -> Value {
+        self.json(&[&["deploy"], words].concat())[0].take()
+    }
 }
 
 impl From<Output> for CtlOutput {

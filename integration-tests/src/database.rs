@@ -23,7 +23,7 @@ impl Database {
         match self {
             Self::Sqlite => None,
             Self::Postgres => {
-                // The first one makes it, which takes its time, and others must be answered
+                // The first caller makes the server, which takes a while; others are answered
                 // meanwhile.
                 let shared = tokio::task::spawn_blocking(Postgres::shared);
                 let postgres = shared.await.expect("PostgreSQL starts").expect(

@@ -30,7 +30,8 @@ pub struct DiskImage {
 }
 
 impl DiskImage {
-    /// Makes, formats and mounts one; `megabytes` is what it can hold, not what it takes.
+    /// Makes, formats and mounts one that can hold `megabytes`. It takes that much only once it is
+    /// full.
     pub fn new(megabytes: u64) -> io::Result<Self> {
         let folder = TempDir::with_prefix("kernex-disk-")?;
         let image = folder.path().join("image");
@@ -70,7 +71,7 @@ impl DiskImage {
     }
 }
 
-/// A file system in memory that holds no more than it was made for.
+/// A file system in memory with a size limit.
 #[derive(Debug)]
 pub struct TinyDisk {
     mount: Mount,
@@ -113,7 +114,7 @@ impl TinyDisk {
         let bytes = self.free()?.saturating_sub(left);
         let flags = rustix::fs::FallocateFlags::empty();
         match rustix::fs::fallocate(&ballast, flags, 0, bytes.max(1)) {
-            // Somebody else took the last page meanwhile; full is what was wanted.
+            // Another process took the last page. The disk is full, as it should be.
             Err(rustix::io::Errno::NOSPC) => Ok(()),
             done => Ok(done?),
         }
@@ -131,8 +132,8 @@ impl TinyDisk {
 
     /// Takes the filling away.
     pub fn empty(&self) -> io::Result<()> {
-        // Cut short first: a process that is being forked elsewhere may hold it open for a moment
-        // longer.
+        // The file is cut short first, because a process that forks elsewhere may hold it open for
+        // a moment longer.
         let cut = File::options().write(true).open(&self.ballast);
         match cut.and_then(|ballast| ballast.set_len(0)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -168,7 +169,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
-            // Lazily, so that at least nothing new finds it.
+            // Unmounted lazily, so that at least no new process finds it.
             let _ = run(Command::new("umount").arg("-l").arg(&self.path));
             eprintln!("{} could not be unmounted: {error}", self.path.display());
         }
@@ -274,7 +275,7 @@ mod tests {
         not(kernex_disks),
         ignore = "needs root, mkfs.ext4 and loop devices; fails instead with CI=true"
     )]
-    fn a_power_cut_loses_what_was_not_synced_and_kills_who_was_there() {
+    fn a_power_cut_loses_unsynced_data_and_kills_programs_on_the_disk() {
         let disk = DiskImage::new(16).unwrap();
         let (kept, lost) = (disk.path().join("kept"), disk.path().join("lost"));
         write(&kept, true);

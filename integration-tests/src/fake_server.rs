@@ -57,16 +57,16 @@ type Reply = Result<DeviceSessionResponse, Status>;
 struct Shared {
     cluster: ClusterId,
     device: DeviceId,
-    // What each digest is answered with, one per request; the last one stays.
+    // Answers to downloads of each digest, one per request. The last one stays.
     bundles: Mutex<HashMap<String, Vec<Vec<u8>>>>,
     session: watch::Sender<Option<mpsc::Sender<Reply>>>,
     heard: mpsc::UnboundedSender<up::Message>,
     epoch: Mutex<u64>,
     /// The protocol revision it announces; 0 makes it an old server.
     protocol_revision: AtomicU32,
-    /// Sessions up to this one are not known by their token.
+    /// Tokens of sessions up to this one are refused.
     doubted: Mutex<u64>,
-    /// What Welcome says of the outcomes it has.
+    /// The `recorded_seq` of Welcome.
     recorded: Mutex<Option<u64>>,
     /// Whether reports are left without an answer.
     silent: Mutex<bool>,

@@ -47,7 +47,7 @@ pub fn room() -> usize {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Not being allowed to leaves the limit as it is.
+    // Without the right to raise it the limit stays.
     let _ = setrlimit(Resource::Nofile, raised);
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(usize::MAX)

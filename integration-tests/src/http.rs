@@ -20,7 +20,6 @@ pub struct HttpResponse {
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    /// Body.
     pub body: String,
 }
 
@@ -41,9 +40,13 @@ impl HttpClient {
         format!("127.0.0.1:{}", self.0)
     }
 
-    /// `GET`s a path.
     pub async fn get(self, path: &str) -> HttpResponse {
         self.request("GET", path).await
+    }
+
+    /// The value of a series in what is scraped here; `None` when it is not there.
+    pub async fn metric(self, series: &str) -> Option<f64> {
+        metric(&self.get("/metrics").await.body, series)
     }
 
     /// Asks with any method.
@@ -75,7 +78,7 @@ impl HttpClient {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0))
             .await
             .expect("somebody listens");
-        // A server that has heard enough closes; what it says then is what the test looks at.
+        // A server may close before it has read everything. The test looks at its answer.
         let _ = stream.write_all(bytes).await;
         PartialRequest(stream)
     }
@@ -89,6 +92,17 @@ impl PartialRequest {
     pub async fn ends(self) {
         rest(self.0).await;
     }
+}
+
+/// The value of a series in a scrape; `None` when it is not there.
+///
+/// # Panics
+/// When it is no number.
+#[must_use]
+pub fn metric(scrape: &str, series: &str) -> Option<f64> {
+    let mut lines = scrape.lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(value.parse().expect("a number"))
 }
 
 /// Everything until the other side closes or cuts.

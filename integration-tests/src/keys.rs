@@ -94,8 +94,7 @@ pub fn derived_pems(count: usize) -> Vec<String> {
 }
 
 fn store(path: &PathBuf, text: &str) {
-    // Another test program may be writing the same file; whoever renames last wins and both keys
-    // are good.
+    // Another test program may write the same file. The last rename wins, and both keys are good.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&temporary, text).expect("the pool can be written");
     fs::rename(&temporary, path).expect("the pool can be written");

@@ -29,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod raw_agent;
+pub mod refusal;
 pub mod rows;
 pub mod samples;
 pub mod server;

@@ -1,20 +1,22 @@
 //! An operator over gRPC: the calls that tests make most, and waits for their results.
 
-use std::{collections::BTreeMap, time::Duration};
+mod waits;
+
+use std::collections::BTreeMap;
 
 use kernex_proto::v1::{
     AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
-    DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
+    Device, FailureReason, GetDeploymentRequest, GetDeviceRequest, ListBundlesRequest,
     ListTargetsRequest, RollbackDeploymentRequest, RollbackDeploymentResponse, Target,
-    UpdateDeviceLabelsRequest, UploadBegin, UploadBundleRequest, WatchEventsRequest, WhoAmIRequest,
-    WhoAmIResponse, access_service_client::AccessServiceClient,
-    bundle_service_client::BundleServiceClient,
+    UpdateDeviceLabelsRequest, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
+    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
     event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
     plan_service_client::PlanServiceClient, rollout_service_client::RolloutServiceClient,
     upload_bundle_request,
 };
+use serde_json::Value;
 use tokio_stream::Stream;
 use tonic::{
     Request, Status,
@@ -23,7 +25,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::wait::{LIMIT, seen, wait_for, wait_for_within};
+use crate::bundle::BundleBuilder;
 
 /// Adds the operator's token to each call.
 #[derive(Debug, Clone)]
@@ -199,6 +201,18 @@ impl Operator {
             .expect("the bundle is accepted")
     }
 
+    /// Uploads a bundle that runs this script; it has to be accepted.
+    pub async fn push_script(&self, name: &str, version: &str, script: &str) -> Bundle {
+        let archive = BundleBuilder::script(name, version, script);
+        self.push(&archive.gzip().await).await
+    }
+
+    /// Uploads a bundle with this manifest and nothing else; it has to be accepted.
+    pub async fn push_manifest(&self, manifest: &Value) -> Bundle {
+        let archive = BundleBuilder::with_manifest(manifest);
+        self.push(&archive.gzip().await).await
+    }
+
     /// Deploys a bundle to devices by name; returns the deployment's id.
     ///
     /// # Panics
@@ -243,6 +257,20 @@ impl Operator {
         answer.deployment.expect("an answer holds the deployment")
     }
 
+    /// The bundles of the server as "name:version", newest first.
+    ///
+    /// # Panics
+    /// When they cannot be listed.
+    pub async fn bundle_names(&self) -> Vec<String> {
+        let request = ListBundlesRequest::default();
+        let answer = self.bundles().list_bundles(request).await;
+        let bundles = answer.expect("bundles are listed").into_inner().bundles;
+        let names = bundles.iter();
+        names
+            .map(|bundle| format!("{}:{}", bundle.name, bundle.version))
+            .collect()
+    }
+
     /// The targets of a deployment.
     ///
     /// # Panics
@@ -266,39 +294,6 @@ impl Operator {
         targets.remove(0)
     }
 
-    /// Waits until the only target of a deployment is in one of these states.
-    pub async fn target_in(&self, id: &str, states: &[AttemptState]) -> Target {
-        wait_for(&format!("the target to be {states:?}"), || async {
-            let target = self.target(id).await;
-            seen(states.contains(&target.state()), target)
-        })
-        .await
-    }
-
-    /// Waits until the deployment is finished.
-    pub async fn finished(&self, id: &str) -> Deployment {
-        self.finished_within(id, LIMIT).await
-    }
-
-    /// Waits until the deployment is finished, at most `limit`.
-    pub async fn finished_within(&self, id: &str, limit: Duration) -> Deployment {
-        wait_for_within(limit, "the deployment to finish", || async {
-            let deployment = self.deployment(id).await;
-            if deployment.state() == DeploymentState::Finished {
-                return Ok(deployment);
-            }
-            Err(format!("{deployment:?}\n{:#?}", self.targets(id).await))
-        })
-        .await
-    }
-
-    /// Deploys to one device and waits for the end; returns its target.
-    pub async fn deploy_and_finish(&self, bundle: &Bundle, device: &str) -> Target {
-        let id = self.deploy(bundle, &[device]).await;
-        self.finished(&id).await;
-        self.target(&id).await
-    }
-
     /// One device by name or id.
     pub async fn try_device(&self, device: &str) -> Result<Device, Status> {
         let request = GetDeviceRequest {
@@ -319,54 +314,6 @@ impl Operator {
         self.try_device(device).await.expect("the device is there")
     }
 
-    /// Waits until a device has this property.
-    pub async fn device_where(
-        &self,
-        device: &str,
-        what: &str,
-        holds: impl Fn(&Device) -> bool,
-    ) -> Device {
-        wait_for(&format!("{device} {what}"), || async {
-            let device = self.device(device).await;
-            seen(holds(&device), device)
-        })
-        .await
-    }
-
-    /// Kinds of the events that are kept, from the oldest to the first of kind `until`.
-    ///
-    /// # Panics
-    /// When there is none of that kind.
-    pub async fn event_kinds(&self, until: &str) -> Vec<String> {
-        let request = WatchEventsRequest::default();
-        let events = self.events().watch_events(request).await;
-        let mut events = events.expect("events can be watched").into_inner();
-        let mut kinds = Vec::new();
-        while kinds.last().is_none_or(|kind| kind != until) {
-            let next = tokio::time::timeout(LIMIT, events.message()).await;
-            let next = next.unwrap_or_else(|_| panic!("no {until} among {kinds:?}"));
-            let event = next.expect("the watch goes on").and_then(|it| it.event);
-            kinds.push(event.expect("an event").kind);
-        }
-        kinds
-    }
-
-    /// Waits until a device is online.
-    pub async fn online(&self, device: &str) -> Device {
-        self.device_where(device, "to be online", |device| {
-            device.status() == DeviceStatus::Online
-        })
-        .await
-    }
-
-    /// Waits until a device is offline.
-    pub async fn offline(&self, device: &str) -> Device {
-        self.device_where(device, "to be offline", |device| {
-            device.status() == DeviceStatus::Offline
-        })
-        .await
-    }
-
     /// Sets labels of a device.
     ///
     /// # Panics
@@ -383,4 +330,16 @@ impl Operator {
         let answer = self.devices().update_device_labels(request).await;
         answer.expect("the labels are set");
     }
+}
+
+/// Checks that a target failed, and for this reason.
+///
+/// # Panics
+/// When it did not.
+pub fn failed_with(target: &Target, reason: FailureReason) {
+    assert_eq!(
+        (target.state(), target.reason()),
+        (AttemptState::Failed, reason),
+        "{target:?}"
+    );
 }

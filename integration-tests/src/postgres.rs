@@ -169,8 +169,8 @@ impl Postgres {
     }
 }
 
-/// Makes the database `name`, beside the one of `url`, what that one is now, and returns its URL.
-/// Ends whatever connections both have.
+/// Makes the database `name` a copy of the one at `url` and returns its URL. Closes every
+/// connection to either.
 ///
 /// # Errors
 /// When the server refuses.
@@ -180,7 +180,7 @@ pub async fn duplicate(url: &str, name: &str) -> Result<String, sqlx::Error> {
     let mut connection = PgConnection::connect(&format!("{base}/postgres{query}")).await?;
     let statements = [
         format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-        // Backends of a server that was killed take a moment to notice; a second of patience each.
+        // Backends of a killed server need a moment to notice. Each gets a second.
         format!(
             "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity \
              WHERE datname = '{original}'"
@@ -253,7 +253,6 @@ fn hand_over(folder: &Path) -> Option<(u32, u32)> {
     Some(ids)
 }
 
-/// A command of that user.
 fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
     let Some((uid, gid)) = user else {
         return Command::new(program);

@@ -22,7 +22,7 @@ use rustix::{
 /// A stop that takes longer than this is a failure of its own.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// A program this young may not listen to SIGTERM yet, and die of it.
+/// A program that has just started may not handle SIGTERM yet, and would die of it.
 const YOUNG: Duration = Duration::from_secs(3);
 
 const LINES_SHOWN: usize = 150;
@@ -32,7 +32,7 @@ const LINES_SHOWN: usize = 150;
 pub struct Process {
     name: String,
     pid: Pid,
-    // Only so that a program may be looked at from several threads.
+    // The mutex lets several threads look at one program.
     exit: Mutex<Receiver<ExitStatus>>,
     exited: Option<ExitStatus>,
     log: PathBuf,
@@ -52,7 +52,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
-            // A Ctrl-C meant for the test run must not reach it before the test is done with it.
+            // A process group of its own: Ctrl-C on the test run must not reach it before the test
+            // is done.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
@@ -240,7 +241,7 @@ pub fn on_core<T>(core: Option<usize>, start: impl FnOnce() -> T) -> T {
     if let Some(core) = core {
         let mut only = CpuSet::new();
         only.set(core);
-        // Where it is not allowed everything shares the cores, which only makes figures worse.
+        // Without the right to do this everything shares the cores, which only makes figures worse.
         let _ = sched_setaffinity(None, &only);
     }
     let started = start();

@@ -22,7 +22,6 @@ pub use frames::Protocol;
 use throttle::Throttle;
 pub use trap::{Direction, MessageFault, Trap};
 
-/// State of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NetworkState {
     /// Bytes pass.

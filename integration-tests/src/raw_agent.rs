@@ -47,7 +47,6 @@ pub struct RawIdentity {
     pub name: String,
     /// The cluster it enrolled in.
     pub cluster: ClusterId,
-    /// Its private key.
     pub key: PrivateKey,
     pub journal: JournalId,
     /// The newest epoch on its disk.

@@ -15,7 +15,7 @@ pub struct Rows {
     pub prefix: String,
 }
 
-/// What every so many devices differ by; all numbers are devices.
+/// How many devices differ in which way; all numbers count devices.
 impl Rows {
     /// Devices that are online.
     #[must_use]
@@ -152,7 +152,7 @@ impl Rows {
     }
 }
 
-/// How the two databases say what has no common word.
+/// Words that differ between the two databases.
 #[derive(Debug, Clone, Copy)]
 enum Dialect {
     Sqlite,

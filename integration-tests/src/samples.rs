@@ -59,12 +59,17 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
+#[must_use]
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
+    fn the_median_of_an_even_count_is_between_two_samples() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));

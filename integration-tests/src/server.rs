@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 use crate::{
     binaries,
     database::Database,
+    http::HttpClient,
     operator::Operator,
     process::{Process, on_core},
 };
@@ -27,7 +28,7 @@ mod dial;
 mod options;
 
 pub use backup::Backup;
-use dial::{connect, dial, dial_once, url};
+use dial::{admin_token, connect, dial, dial_once, url};
 pub use options::ServerOptions;
 
 /// A running control plane; dropped, it is stopped with SIGTERM and has to end well.
@@ -46,6 +47,13 @@ impl TestServer {
     /// Starts one on a fresh database and waits until it answers.
     pub async fn start(database: Database) -> Self {
         Self::start_with(database, ServerOptions::default()).await
+    }
+
+    /// Starts one whose metrics and probes are asked for, with a client for them.
+    pub async fn monitored(database: Database) -> (Self, HttpClient) {
+        let http = HttpClient::at(free_port());
+        let options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
+        (Self::start_with(database, options).await, http)
     }
 
     /// Starts one with options.
@@ -109,6 +117,15 @@ impl TestServer {
     #[must_use]
     pub fn operator(&self) -> Operator {
         self.operator.clone()
+    }
+
+    /// The admin token of the first start.
+    ///
+    /// # Panics
+    /// When its file is gone.
+    #[must_use]
+    pub fn admin_token(&self) -> String {
+        admin_token(&self.data()).expect("the server made it")
     }
 
     /// Where agents and operators find it.

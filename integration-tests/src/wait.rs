@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tonic::{Status, Streaming};
 
 /// How long a condition may take before the test gives up; far beyond what a loaded machine needs.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -48,6 +49,16 @@ where
         "waited {:.1} s for: {what}\nlast seen: {last}",
         start.elapsed().as_secs_f64()
     );
+}
+
+/// The next message of a stream; `None` at its good end. A stream that says nothing makes a test
+/// red, and does not make it wait for ever.
+///
+/// # Panics
+/// When nothing comes within [`LIMIT`].
+pub async fn next_message<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    let next = tokio::time::timeout(LIMIT, stream.message()).await;
+    next.unwrap_or_else(|_| panic!("a stream said nothing for {LIMIT:?}"))
 }
 
 /// Shorthand for probes: `Ok` when `condition` holds, else what was seen.

@@ -67,7 +67,7 @@ pub(crate) async fn serve(folder: &Path, port: u16) -> anyhow::Result<()> {
     let accepting = async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors: the ones who wait are served once others are gone.
+                // Out of descriptors: waiting connections are accepted once others have ended.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
@@ -163,7 +163,7 @@ impl Bare {
                     ..Deploy::default()
                 })),
             };
-            // Who is gone is taken out by its own end.
+            // A session that is gone is removed when its stream ends.
             let _ = session.try_send(Arc::new(command));
         };
         if request.device_ids.is_empty() {

@@ -38,14 +38,14 @@ impl Commits {
         File::open(index).ok().map(Self)
     }
 
-    /// The moment of the next commit: that of the last look that did not see it yet, so that what
-    /// comes after it is rather taken for too long. The thread sleeps between two looks, for the
-    /// load runs on the same core.
+    /// The moment of the next commit. It is the last look that did not see it, so a time from there
+    /// is rather too long than too short. The thread sleeps between two looks, because the load
+    /// runs on the same core.
     pub(crate) fn watch(&mut self) -> JoinHandle<Option<Instant>> {
         let file = self.0.try_clone();
         let before = file.as_ref().ok().and_then(counter);
         std::thread::spawn(move || {
-            // Otherwise each sleep would take 50 us longer.
+            // Without this each sleep takes 50 us longer.
             let _ = set_current_timer_slack(NonZeroU64::new(1));
             let (file, limit) = (file.ok()?, Instant::now() + LIMIT);
             let mut unseen = Instant::now();

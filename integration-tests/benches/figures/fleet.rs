@@ -83,7 +83,7 @@ impl Round<'_> {
         self.subject.usage.cpu().saturating_sub(before)
     }
 
-    /// Nothing may be wrong with what was measured.
+    /// Checks that nothing went wrong while it was measured.
     async fn quiet(self) -> anyhow::Result<()> {
         let all = self.fleet.agents() as u64;
         wait_for_within(LIMIT, "every outcome to be acknowledged", || async {
@@ -192,7 +192,7 @@ impl Round<'_> {
             let arrived = arrived.ok_or_else(|| anyhow::anyhow!("the fleet is gone"))?;
             let commit = watched.and_then(|watched| watched.join().ok().flatten());
             self.settled().await;
-            // What is written behind is through before the next one is looked for.
+            // The writes behind one push end before the next push.
             sleep(Duration::from_millis(25)).await;
             if number < samples / 10 {
                 // The first ones only warm up.
@@ -202,7 +202,7 @@ impl Round<'_> {
             let since = if self.subject.server().is_some() {
                 commit.and_then(|commit| arrived.at.checked_duration_since(commit))
             } else {
-                // Nothing is committed there; the way is the same.
+                // Bare tonic commits nothing; the path is the same.
                 Some(arrived.at - begun)
             };
             if let Some(since) = since {

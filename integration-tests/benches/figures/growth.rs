@@ -1,5 +1,5 @@
-//! How cost grows with rows nobody is connected for: what operators do daily, on a small and on a
-//! large database.
+//! How costs grow with rows of devices that are not connected: what operators do daily, on a small
+//! and on a large database.
 
 use std::time::{Duration, Instant};
 

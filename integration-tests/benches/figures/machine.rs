@@ -41,7 +41,7 @@ impl Cores {
     pub(crate) fn pin_load(self) {
         let mut only = CpuSet::new();
         only.set(self.load);
-        // Where it is not allowed the figures share a core.
+        // Without the right to do this server and load share a core.
         let _ = sched_setaffinity(None, &only);
     }
 }
@@ -58,7 +58,7 @@ impl Usage {
     /// Processor time so far, in user and kernel.
     pub(crate) fn cpu(self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        // The name may hold anything but a closing bracket after the last one.
+        // The name may hold anything, but no closing bracket follows its own.
         let after = stat.rsplit(')').next().unwrap_or_default();
         let mut fields = after.split_whitespace().skip(11);
         let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());

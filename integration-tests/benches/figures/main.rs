@@ -135,7 +135,7 @@ fn main() -> anyhow::Result<()> {
         return runtime()?.block_on(bare::serve(folder, port));
     }
     let cores = Cores::pick();
-    // Debug programs are for finding out whether the benchmark works, and there already.
+    // Debug programs only show whether the benchmark works, and are built already.
     if !cfg!(debug_assertions) {
         binaries::take_shipped();
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use kernex_integration_tests::samples::{Change, change, median, range};
 use serde_json::{Value, json};
 
-/// Whose figure it is.
+/// The side that a figure is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Kernex,
@@ -105,7 +105,7 @@ impl Report {
         }
     }
 
-    /// Something a reader has to know.
+    /// A remark for readers of the figures.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
         eprintln!("  note: {text}");

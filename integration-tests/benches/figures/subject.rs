@@ -71,12 +71,11 @@ impl Subject {
             .program(program);
         let server = TestServer::start_with(bench.database, options).await;
         let roster = Roster::enrol(&server, devices).await;
-        let ca = std::fs::read(server.data().join("ca.pem"))?;
         Ok(Self {
             side,
             operator: server.operator(),
             usage: Usage::of(server.process().pid()),
-            connector: Connector::new(server.port(), &ca),
+            connector: Connector::to(&server),
             roster,
             kind: Kind::Kernex(Box::new(server)),
         })

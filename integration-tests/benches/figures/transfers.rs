@@ -13,6 +13,7 @@ use bytes::Bytes;
 use kernex_integration_tests::{
     bundle,
     fleet::{DeployBehaviour, Received, Windows},
+    samples::mib,
 };
 use kernex_proto::{
     CHUNK_SIZE, DEVICE_ID_KEY, SESSION_TOKEN_KEY,
@@ -50,7 +51,7 @@ pub(crate) async fn run(bench: &mut Bench, rows: &[Row]) -> anyhow::Result<()> {
     let rounds = bench.transfer_rounds;
     if rows.contains(&Row::Upload) {
         for round in 0..rounds {
-            // Each one is new: what a server has already costs nothing.
+            // Each bundle is new, because one that the server has already costs nothing.
             let bytes = make(scratch.path(), &format!("up-{round}"), large).await?;
             for side in &sides {
                 upload(bench, side, &bytes).await?;
@@ -60,7 +61,7 @@ pub(crate) async fn run(bench: &mut Bench, rows: &[Row]) -> anyhow::Result<()> {
     if rows.contains(&Row::Download) {
         let one = make(scratch.path(), "large", large).await?;
         let many = make(scratch.path(), "small", SMALL).await?;
-        // Their sessions stay: without them their tokens are worth nothing.
+        // Their sessions stay open: a token is good only while its session lasts.
         let mut fleets = Vec::new();
         for side in &sides {
             let (fleet, received) = side.fleet(DeployBehaviour::Accept)?;
@@ -107,10 +108,6 @@ async fn make(folder: &Path, name: &str, megabytes: usize) -> anyhow::Result<Vec
     let pieces = (0..bytes.len()).step_by(CHUNK_SIZE);
     let piece = |at| bytes.slice(at..bytes.len().min(at + CHUNK_SIZE));
     Ok(pieces.map(piece).collect())
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn length(pieces: &[Bytes]) -> u64 {

@@ -21,7 +21,7 @@ pub struct Cli {
 pub enum Command {
     /// Run every scenario with the number of faults that CI takes, on each of its databases.
     Ci {
-        /// Decides what is done when; drawn and printed when not given.
+        /// Decides every random choice [default: drawn and printed].
         #[arg(long)]
         seed: Option<u64>,
     },
@@ -39,7 +39,7 @@ pub struct Run {
     /// in CI].
     #[arg(long)]
     pub count: Option<usize>,
-    /// Decides what is done when; drawn and printed when not given.
+    /// Decides every random choice [default: drawn and printed].
     #[arg(long)]
     pub seed: Option<u64>,
     /// Only on this database [default: each that the scenario makes sense on].

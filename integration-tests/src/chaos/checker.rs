@@ -43,9 +43,7 @@ pub type AttemptKey = (String, u32);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetRow {
     pub id: String,
-    /// Of which deployment.
     pub deployment: String,
-    /// On which device.
     pub device: String,
     /// Digest of its bundle.
     pub digest: String,
@@ -68,7 +66,6 @@ pub struct AttemptRow {
     pub closed_at: Option<i64>,
     /// Outcome that came after it closed.
     pub late_state: Option<String>,
-    /// Reason of that.
     pub late_reason: Option<String>,
 }
 
@@ -145,7 +142,6 @@ pub struct Current {
     pub entries: Option<BTreeMap<String, Entry>>,
 }
 
-/// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// Every target's attempts are closed and resolved.
@@ -175,7 +171,6 @@ pub enum Rule {
 /// A broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The rule.
     pub rule: Rule,
     /// Where and how it was broken.
     pub detail: String,

@@ -80,7 +80,7 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
         .join(format!("witness-copy-{number}"));
     let witness = Witness::place(witness, &folder).map_err(failed)?;
     history.note(format_args!("copied {name}"));
-    // The original has to be seen once more, or the two cannot be told apart.
+    // The original has to connect once more; without that the two cannot be told apart.
     world.agents[place].start_again();
     operator.online(&name).await;
     if !keeps_copy {
@@ -127,7 +127,7 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
         if witness.size() != 0 {
             return Err(Failure::new(format!("the copy of {name} ran something")));
         }
-        // What it runs from now on, it runs as the device.
+        // From now on its scripts count as the device's.
         world.witness(&name).follow(&copy.state).map_err(failed)?;
     }
     resolve(world, &name).await?;
@@ -136,7 +136,7 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
     } else {
         (&mut world.agents[place], &mut copy)
     };
-    // The one that was given up is refused, and the device does not notice.
+    // The copy that lost is refused, and the device does not notice.
     let log = other.process().log().len();
     other.start_again();
     wait_for("the other copy to be refused", || {
@@ -219,7 +219,7 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     let backup = world.server.back_up().await.map_err(failed)?;
     world.plan.history.note("made a backup");
     let known = world.traffic.orders();
-    // What was ordered before is still under way now.
+    // Deployments from before the backup are still in flight now.
     let load = Workload::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
@@ -234,10 +234,10 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     world.server.start_again().await;
     world.all_back().await?;
     let _ = world.settle().await?;
-    // What it has forgotten it learns from its devices, before anything new is ordered.
+    // The server learns from its devices what it has forgotten, before anything new is ordered.
     world.known_again().await?;
-    // One more of every name everywhere: scripts of forgotten orders that still run come before
-    // these.
+    // One more bundle of every name everywhere, so that scripts of forgotten orders end before the
+    // check.
     let devices: Vec<String> = world
         .agents
         .iter()

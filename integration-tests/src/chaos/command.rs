@@ -104,7 +104,7 @@ async fn run_all(plans: Vec<(&'static Scenario, Plan)>, at_once: usize) -> ExitC
         let ended = tokio::select! {
             ended = running.join_next() => ended,
             _ = signal::ctrl_c() => {
-                // Dropping the runs stops everything they had started.
+                // Dropping the runs stops every program they started.
                 say_aside("interrupted");
                 return ExitCode::from(INTERRUPTED);
             }

@@ -154,7 +154,7 @@ async fn take_all(
     queue: Arc<Mutex<VecDeque<ArmedPoint>>>,
     plan: Plan,
 ) -> (TestAgent, Result<(), Failure>) {
-    // Each point is taken by one agent, whatever happens to the others.
+    // Each point goes to one agent; what happens to the others does not matter.
     let next = || queue.lock().pop_front();
     while let Some(armed) = next() {
         let start = Instant::now();
@@ -196,7 +196,7 @@ async fn take_agent(
         if was_killed(status) {
             return Ok(());
         }
-        // Some scripts ask for a restart of the agent; anything else is no way to end.
+        // An agent may exit because a script asked for a restart. Any other exit is a fault.
         if !status.success() && status.signal() != Some(Signal::TERM.as_raw()) {
             let what = format!("{} ended with {status} on the way to {armed}", agent.name);
             return Err(Failure::new(what).with_dump(agent.process().tail()));
@@ -270,7 +270,7 @@ async fn round_of_servers(
         world
             .server
             .spawn_again_with(Some((VARIABLE, &armed.setting())));
-        // What was begun is finished once the server is back, so these end after it has died.
+        // Calls in flight finish once the server is back, so these tasks end after it has died.
         provoking.spawn(keep_provoking(provoker, armed.trigger, done.clone()));
         let taken = take_server(world, armed).await;
         done.cancel();
@@ -315,8 +315,7 @@ async fn keep_provoking(
 async fn take_server(world: &mut World, armed: &ArmedPoint) -> Result<(), Failure> {
     let end = Instant::now() + LIMIT;
     if armed.trigger == Trigger::Drain {
-        // The rows may still show the sessions of the server before; one of this server's own has
-        // to be there.
+        // The rows may still show sessions of the server before. Wait for one of this server.
         let said = world.server.process().said();
         world.server.answers().await;
         wait_for("a device to be back", || async {

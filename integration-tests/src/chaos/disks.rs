@@ -13,11 +13,12 @@ use rand::{RngExt as _, rngs::StdRng};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::time::sleep;
 
-use super::{Failure, Figures, Plan, World, WorldOptions, power::skipped, workload::Workload};
-use crate::{
-    AgentOptions, ServerOptions,
-    disk_image::{self, TinyDisk},
+use super::{
+    Failure, Figures, Plan, World,
+    power::{no_disk, skipped},
+    workload::Workload,
 };
+use crate::disk_image::{self, TinyDisk};
 
 const DEVICES: usize = 6;
 
@@ -25,6 +26,7 @@ const DEVICES: usize = 6;
 const ROUND: usize = 15;
 
 const DEVICE_KILOBYTES: u64 = 12 << 10;
+
 const SERVER_KILOBYTES: u64 = 512 << 10;
 
 /// Which resource runs out.
@@ -49,7 +51,7 @@ impl Fault {
     fn draw(rng: &mut StdRng, devices: usize) -> Self {
         let device = rng.random_bool(0.7).then(|| rng.random_range(0..devices));
         let shortage = if rng.random_bool(0.7) {
-            // Mostly in the middle of a file, a commit or an archive; sometimes not one byte.
+            // Usually enough for a part of a file, a commit or an archive; sometimes not one byte.
             Shortage::Space(match rng.random_range(0..4) {
                 0 => 0,
                 1 => rng.random_range(0..16_384),
@@ -113,19 +115,8 @@ impl Disks {
     }
 
     async fn world(&self, plan: &Plan) -> Result<World, Failure> {
-        let options = WorldOptions {
-            server: ServerOptions::default().data(self.server.path().join("data")),
-        };
-        let mut world = World::empty(plan, options).await;
-        let logs = world.server.scratch().to_owned();
-        for (number, disk) in (1..).zip(&self.devices) {
-            let options = AgentOptions::named(&format!("edge-{number:02}"));
-            world
-                .enrol(&logs, options.state(disk.path().join("state")))
-                .await?;
-        }
-        world.online().await;
-        Ok(world)
+        let devices = self.devices.iter().map(|disk| disk.path());
+        World::on_disks(plan, self.server.path(), devices).await
     }
 
     async fn strike(
@@ -186,10 +177,6 @@ fn limit_descriptors(pid: u32, most: Option<u64>) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     prlimit(pid, Resource::Nofile, limit)?;
     Ok(())
-}
-
-fn no_disk(error: io::Error) -> Failure {
-    Failure::new(format!("a disk of the harness failed: {error}"))
 }
 
 fn no_limit(error: io::Error) -> Failure {

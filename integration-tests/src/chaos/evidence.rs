@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_current_is_listed_and_a_dangling_link_is_seen() {
+    fn current_releases_are_listed_and_a_dangling_link_is_seen() {
         let state = tempfile::tempdir().unwrap();
         let shelf = state.path().join("bundles/app");
         let release = shelf.join("releases/1-a");

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clones_write_into_one_history_and_the_end_is_shown() {
+    fn clones_of_a_history_share_it_and_its_end_is_shown() {
         let history = History::default();
         for n in 0..=SHOWN {
             history.of_world("w").note(format_args!("line <{n}>"));

@@ -10,18 +10,18 @@
 //! kernex-chaos run hostile --count 20    # 20 s an attack, 1,000 agents; takes some 20 minutes
 //! ```
 
+mod attacks;
+mod frames;
+mod honest;
+mod target;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 
 use self::{attacks::ATTACKS, honest::HonestFleet, target::Target};
 use super::{Failure, Figures, Plan};
-use crate::samples::median;
-
-mod attacks;
-mod frames;
-mod honest;
-mod target;
+use crate::samples::{median, mib};
 
 /// From so many seconds on an attack is judged by what honest pushes have to wait, too.
 pub const WHOLE: usize = 20;
@@ -124,10 +124,6 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     }
     figures.count("attacks", ATTACKS.len());
     Ok(figures)
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// The result of `work`, or a failure when it takes too long.

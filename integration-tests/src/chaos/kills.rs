@@ -143,7 +143,7 @@ enum KillTime {
 impl KillTime {
     fn draw(rng: &mut StdRng) -> Self {
         match rng.random_range(0..8) {
-            // In the middle of its start.
+            // While it starts.
             0..2 => Self::After(rng.random_range(0..120)),
             2..4 => Self::After(rng.random_range(120..1500)),
             _ => Self::AtWork(rng.random_range(0..150)),

@@ -279,9 +279,9 @@ impl Victim {
         Ok(())
     }
 
-    /// Waits for a session that is opened after the agent had said so many bytes. A message may
-    /// have been a download's, which has a connection of its own: then it is enough that the
-    /// session there was still hears the server.
+    /// Waits for a session that the agent opens after its log had so many bytes. The message may
+    /// have been one of a download, which has a connection of its own: then the session there was
+    /// only has to hear the server.
     async fn is_back(&self, fault: Fault, before: u64) -> bool {
         let process = self.agent.process();
         let lifted = process.said();
@@ -339,8 +339,8 @@ async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Fai
     Err(violations.into())
 }
 
-/// Leaves out what scripts said on devices that got a command for a target nobody has: its target
-/// was garbled, and the right one came after it, as it must. Says how many these are.
+/// Removes the witness lines of commands for a target that does not exist: the target was garbled
+/// on the way, and the right command came after it. Returns how many devices that concerns.
 fn excuse(facts: &mut SettledWorld) -> usize {
     let ordered: BTreeSet<&str> = facts.targets.iter().map(|it| it.id.as_str()).collect();
     let misled = facts.devices.iter_mut().filter(|device| {

@@ -50,7 +50,7 @@ async fn outage(
     let (before, lasts, restarted) = world.traffic.decide(|rng| {
         (
             rng.random_range(200..2500),
-            // Mostly shorter than a lease, now and then longer than the grace that sessions get
+            // Usually shorter than a lease; sometimes longer than the grace that sessions get
             // beyond it.
             match rng.random_range(0..8) {
                 0 => rng.random_range(60_000..80_000),
@@ -69,7 +69,7 @@ async fn outage(
         .plan
         .history
         .note(format_args!("PostgreSQL is away for {lasts} ms"));
-    // A device connects meanwhile.
+    // One device connects while the database is away.
     let agent = &mut world.agents[restarted];
     agent.kill();
     agent.start_again();

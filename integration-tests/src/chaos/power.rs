@@ -17,13 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Figures, History, Plan, World, WorldOptions,
+    Failure, Figures, History, Plan, World,
     kills::{broken, watch},
     rows::RawDatabase,
     traffic::Traffic,
 };
 use crate::{
-    AgentOptions, ServerOptions, TestAgent, TestServer,
+    TestAgent, TestServer,
     disk_image::{self, DiskImage},
 };
 
@@ -36,6 +36,7 @@ const ROUND: usize = 100;
 const SERVER_SHARE: f64 = 0.15;
 
 const DEVICE_MEGABYTES: u64 = 128;
+
 const SERVER_MEGABYTES: u64 = 1024;
 
 /// Cuts power `plan.count` times and checks the rules after every round.
@@ -96,23 +97,9 @@ impl Disks {
     }
 
     async fn world(&self, plan: &Plan) -> Result<World, Failure> {
-        let options = WorldOptions {
-            server: ServerOptions::default().data(self.server.path().join("data")),
-        };
-        let mut world = World::empty(plan, options).await;
-        let logs = world.server.scratch().to_owned();
-        for (number, disk) in (1..).zip(&self.devices) {
-            let options = AgentOptions::named(&name(number)).state(disk.path().join("state"));
-            world.enrol(&logs, options).await?;
-        }
-        world.online().await;
-        Ok(world)
+        let devices = self.devices.iter().map(|disk| disk.path());
+        World::on_disks(plan, self.server.path(), devices).await
     }
-}
-
-/// Numbered, so that names sort.
-fn name(number: usize) -> String {
-    format!("edge-{number:02}")
 }
 
 /// Cuts the power of one disk after another, while deployments flow; returns the orders that were
@@ -186,7 +173,7 @@ async fn cut_agent(
     history: History,
 ) -> Result<TestAgent, Failure> {
     for _ in 0..cuts {
-        // Mostly long enough to be in the middle of something; sometimes in the middle of starting.
+        // Usually long enough for work to be in flight; sometimes only for a part of the start.
         let millis = traffic.decide(|rng| match rng.random_ratio(1, 5) {
             true => rng.random_range(0..200),
             false => rng.random_range(200..1800),
@@ -223,8 +210,8 @@ async fn cut_server(
     Ok(())
 }
 
-/// The disk stops first, as it does in life: its programs see errors for a moment and must not make
-/// anything of them.
+/// The disk stops first, as in a real power cut. Its programs see errors for a moment and must not
+/// act on them.
 fn cut(disk: &DiskImage, kill: impl FnOnce()) -> Result<(), Failure> {
     disk.cut_power().map_err(no_disk)?;
     kill();
@@ -242,7 +229,7 @@ async fn keep_ordering(traffic: Traffic, over: CancellationToken) -> Vec<String>
     acknowledged
 }
 
-/// Every order that was seen to succeed has its targets.
+/// Checks that every acknowledged order has its targets.
 pub(super) async fn remembered(
     world: &World,
     acknowledged: &BTreeSet<String>,
@@ -266,6 +253,6 @@ pub(super) async fn remembered(
     )))
 }
 
-fn no_disk(error: io::Error) -> Failure {
+pub(super) fn no_disk(error: io::Error) -> Failure {
     Failure::new(format!("a disk of the harness failed: {error}"))
 }

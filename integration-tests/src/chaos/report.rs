@@ -13,7 +13,6 @@ const SLOWEST: &str = "slowest ";
 pub struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// Adds one.
     pub fn add(&mut self, name: &str, number: impl Into<f64>) {
         *self.0.entry(name.to_owned()).or_default() += number.into();
     }
@@ -24,8 +23,8 @@ impl Figures {
         self.add(name, number as f64);
     }
 
-    /// Keeps the larger of what is there and `number`; such figures are called "slowest ...", and
-    /// merge likewise.
+    /// Keeps the larger of the two values, under a name that begins with "slowest". Merging does
+    /// the same.
     pub fn slowest(&mut self, what: &str, seconds: f64) {
         let slot = self
             .0
@@ -34,7 +33,7 @@ impl Figures {
         *slot = slot.max(seconds);
     }
 
-    /// Keeps the larger of what is there and `number`, under the name as it is.
+    /// Keeps the larger of the two values, under the name as it is.
     pub fn most(&mut self, name: &str, number: f64) {
         let slot = self.0.entry(name.to_owned()).or_insert(number);
         *slot = slot.max(number);

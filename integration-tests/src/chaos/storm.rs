@@ -37,9 +37,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let steady = all.first(STEADY);
     let mut cut = all.clone();
     cut.identities.drain(..STEADY);
-    let ca = std::fs::read(server.data().join("ca.pem"))
-        .map_err(|error| Failure::new(error.to_string()))?;
-    let connector = Connector::new(server.port(), &ca);
+    let connector = Connector::to(&server);
     let options = Options {
         spread: Duration::from_millis(plan.count as u64 * 4),
         ..Options::default()

@@ -146,16 +146,14 @@ impl Traffic {
         Some(id)
     }
 
-    /// Uploads one bundle.
     pub async fn upload(&self, bundle: &WitnessedBundle) -> Option<Bundle> {
         let (archive, facts) = bundle.build().await;
         let uploaded: Bundle = self.insist(|| self.operator.try_push(&archive)).await?;
-        // Known before anybody can run it.
+        // Noted before any device can run it.
         self.bundles.lock().insert(uploaded.digest.clone(), facts);
         Some(uploaded)
     }
 
-    /// The operator.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
@@ -180,8 +178,7 @@ impl Traffic {
         }
     }
 
-    /// Tries again while the server is away; a refusal is not what it was asked for and ends the
-    /// run.
+    /// Tries again while the server is away. A refusal ends the run.
     pub(super) async fn insist<T, F: Future<Output = Result<T, Status>>>(
         &self,
         mut order: impl FnMut() -> F,
@@ -203,7 +200,7 @@ impl Traffic {
     }
 }
 
-/// Whether it can be told by its code that trying again may help.
+/// Whether the code says that another try may help.
 fn is_passing(status: &Status) -> bool {
     use tonic::Code::{
         Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,

@@ -106,7 +106,6 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// A file with this content.
     #[must_use]
     pub fn file(content: &[u8], executable: bool) -> Self {
         Self::File {
@@ -195,8 +194,8 @@ impl WitnessedBundle {
             let path = format!("data/{}/{number}.bin", number % 2);
             bundle = bundle.file(&path, content, rng.random_bool(0.3));
         }
-        // Many small files are made durable in another way. Decided without the generator, so that
-        // seeds go on meaning the same.
+        // Many small files take another path to the disk. Decided without the generator, so that
+        // old seeds still mean the same.
         if version
             .bytes()
             .map(u32::from)
@@ -277,7 +276,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_step_bears_witness_of_its_start_and_of_a_good_end() {
+    async fn a_step_leaves_a_line_at_its_start_and_at_a_good_end() {
         let folder = tempfile::tempdir().unwrap();
         let witness = Witness::place(folder.path().join("witness"), folder.path()).unwrap();
         let shelf = folder.path().join("bundles/app/state");
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bundle_says_what_is_in_it() {
+    async fn the_contents_of_a_bundle_are_read_back() {
         let bundle = WitnessedBundle::new("app", "1")
             .step("post_hook", StepBehaviour::QUICK)
             .file("a/b", b"x".to_vec(), true);

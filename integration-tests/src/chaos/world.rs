@@ -26,7 +26,6 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// Options of a world.
 #[derive(Debug, Clone, Default)]
 pub struct WorldOptions {
     /// Settings of the control plane.
@@ -85,6 +84,28 @@ impl World {
         for number in 1..=devices {
             let options = AgentOptions::named(&format!("edge-{number}"));
             world.enrol(&folder, options).await?;
+        }
+        world.online().await;
+        Ok(world)
+    }
+
+    /// A control plane and devices, all online, with their state below these folders.
+    pub async fn on_disks(
+        plan: &Plan,
+        server: &Path,
+        devices: impl Iterator<Item = &Path>,
+    ) -> Result<Self, Failure> {
+        let options = WorldOptions {
+            server: ServerOptions::default().data(server.join("data")),
+        };
+        let mut world = Self::empty(plan, options).await;
+        let logs = world.server.scratch().to_owned();
+        for (number, folder) in (1..).zip(devices) {
+            // Numbered so that names sort.
+            let options = AgentOptions::named(&format!("edge-{number:02}"));
+            world
+                .enrol(&logs, options.state(folder.join("state")))
+                .await?;
         }
         world.online().await;
         Ok(world)
@@ -218,8 +239,8 @@ impl World {
         }
     }
 
-    /// The server is put back to an earlier day: what it forgot of is left out of the judgement,
-    /// and attempts may close again that closed on the days between.
+    /// The server was restored from a backup. What it forgot is not judged, and attempts may close
+    /// again that closed on the days between.
     pub fn forget(&mut self, deployments: Vec<String>) {
         let ids = deployments.into_iter().map(|id| id.replace('-', ""));
         self.forgotten.extend(ids);

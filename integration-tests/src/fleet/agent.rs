@@ -41,7 +41,6 @@ pub struct Received {
     pub agent: usize,
     /// When it arrived.
     pub at: Instant,
-    /// The command.
     pub command: Command,
     /// The session token, for downloads.
     pub session_token: String,
@@ -123,7 +122,7 @@ impl Agent {
     }
 
     async fn open(&mut self, memory: &mut AgentState) -> Result<Session, WireError> {
-        // Cuts ordered while it is away do not concern it.
+        // A cut that was ordered while it is away is not for this connection.
         self.orders.mark_unchanged();
         let mut wire = self.connector.connect(self.number).await?;
         let calls = wire.calls.clone();

@@ -66,9 +66,9 @@ pub struct Options {
     pub backoff: Backoff,
     /// First connections are spread over this time.
     pub spread: Duration,
-    /// How many connect and prove who they are at once. Devices sign each with a processor of its
-    /// own; here one signs for all, and whoever waits for it too long only burdens the server
-    /// twice.
+    /// How many connect and prove their identity at once. Real devices each sign on a processor of
+    /// their own; here one process signs for all. An agent that waits too long for its turn is only
+    /// one more handshake for the server.
     pub openings: usize,
 }
 

@@ -47,7 +47,8 @@ impl Heartbeats {
         self.seq += 1;
         self.on_their_way.push_back((self.seq, now));
         if let Some(interval) = self.interval {
-            // From the plan and not from now: a late one does not delay the others.
+            // Counted from the planned time, not from now, so that a late one does not delay the
+            // others.
             self.next += interval;
         }
         self.seq

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_taken_once_and_held_until_its_outcome_is_acknowledged() {
+    fn an_attempt_is_accepted_once_and_held_until_its_outcome_is_acknowledged() {
         let mut journal = Journal::default();
         let (command, deploy) = command();
         let reports = journal.take(&command, &deploy, DeployBehaviour::Succeed);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_what_runs_and_what_never_came() {
+    fn a_stop_ends_a_running_attempt_and_one_that_never_came() {
         let mut journal = Journal::default();
         let (command, deploy) = command();
         journal.take(&command, &deploy, DeployBehaviour::Accept);

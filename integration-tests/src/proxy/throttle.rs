@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_last_waits_for_what_is_in_the_queue_and_no_longer() {
+    async fn new_bytes_wait_only_for_the_bytes_before_them() {
         let (_rate, throttle) = throttle(32 * 1024);
         let begun = Instant::now();
         // Fills the queue, and would go on.
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waits_passes_when_the_rate_is_lifted() {
+    async fn waiting_bytes_pass_when_the_rate_is_lifted() {
         let (rate, throttle) = throttle(1);
         let place = throttle.enter(1024).await.expect("a rate is kept to");
         let begun = Instant::now();

@@ -15,6 +15,8 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
+use crate::wait::next_message;
+
 #[derive(Debug)]
 pub struct RawSession {
     /// The server's `Welcome`.
@@ -55,7 +57,7 @@ impl RawSession {
 
     /// Sends bytes as one message, whatever they are.
     pub async fn send_bytes(&self, bytes: impl Into<Bytes>) {
-        // The server may have closed already; what it says then is what the test looks at.
+        // The server may have closed already. The test looks at its answer.
         let _ = self.up.send(bytes.into()).await;
     }
 
@@ -196,7 +198,7 @@ impl RawSession {
     ) -> Result<Vec<u8>, Status> {
         let mut pieces = self.pieces(token, digest, offset).await?;
         let mut bytes = Vec::new();
-        while let Some(piece) = pieces.message().await? {
+        while let Some(piece) = next_message(&mut pieces).await? {
             assert!(piece.chunk.len() <= kernex_proto::CHUNK_SIZE);
             bytes.extend(piece.chunk);
         }

@@ -38,7 +38,7 @@ impl TestServer {
         Ok(Backup { folder, database })
     }
 
-    /// Kills the server and puts back what it kept then; it is not started.
+    /// Kills the server and puts the backup back. The server is not started.
     ///
     /// # Errors
     /// When the folder or the database cannot be put back.

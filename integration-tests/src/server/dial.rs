@@ -29,6 +29,13 @@ fn control_plane(data: &Path, port: u16, plaintext: bool) -> Result<ControlPlane
     Ok(ControlPlane::new(&url(port, plaintext), trust, PATIENCE)?)
 }
 
+/// The admin token of a server's data folder.
+pub(super) fn admin_token(data: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(data.join("admin.token"));
+    let text = text.map_err(|error| format!("no admin.token: {error}"))?;
+    Ok(text.trim().to_owned())
+}
+
 /// A channel that reconnects, as operators use.
 pub(super) async fn dial(data: &Path, port: u16, plaintext: bool) -> Result<Channel, String> {
     let dialled = async {
@@ -63,9 +70,8 @@ pub(super) async fn connect(
         let ended = process.exited();
         assert!(ended.is_none(), "the server ended: {ended:?}");
         async {
-            let token = fs::read_to_string(data.join("admin.token"));
-            let token = token.map_err(|error| format!("no admin.token: {error}"))?;
-            let operator = Operator::new(dial(data, port, plaintext).await?, token.trim());
+            let token = admin_token(data)?;
+            let operator = Operator::new(dial(data, port, plaintext).await?, &token);
             operator
                 .who_am_i()
                 .await

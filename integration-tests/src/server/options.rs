@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 pub struct ServerOptions {
     /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
     pub env: Vec<(String, String)>,
-    /// Its data folder, on a disk of its own for instance; one among the test's own files when
-    /// there is none.
+    /// Its data folder, for instance on a disk of its own. `None` puts it among the files of the
+    /// test.
     pub data: Option<PathBuf>,
     /// The `--database-url` to use, instead of a fresh one of the test's kind.
     pub database: Option<String>,
     /// Without TLS.
     pub plaintext: bool,
-    /// The only core it runs on; any when there is none.
+    /// The only core it runs on; `None` is any.
     pub core: Option<usize>,
-    /// The `kernex-server` of another build; the one under test when there is none.
+    /// The `kernex-server` of another build; `None` is the one under test.
     pub program: Option<PathBuf>,
-    /// Descriptors it may have; as many as this process when there is none.
+    /// Descriptors it may have; `None` is as many as this process.
     pub descriptors: Option<u64>,
 }
 

@@ -52,7 +52,7 @@ async fn every_alert_has_a_runbook_and_looks_at_figures_that_exist() {
     let asked: BTreeSet<&str> = words
         .filter(|word| word.starts_with("kernex_") || word.starts_with("process_"))
         .collect();
-    // A histogram that nothing was measured for yet is not there.
+    // A histogram without a measurement is not in a scrape.
     let late = "kernex_rpc_duration_seconds";
     let missing: Vec<_> = asked
         .iter()
@@ -61,7 +61,7 @@ async fn every_alert_has_a_runbook_and_looks_at_figures_that_exist() {
     assert!(missing.is_empty(), "{missing:?} are not in\n{scrape}");
 }
 
-/// What the server answers on the port that it was given by chance.
+/// A scrape of the server, whose port is in its log.
 async fn scrape(server: &TestServer) -> String {
     let log = server.process().log();
     let line = log

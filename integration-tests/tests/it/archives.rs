@@ -1,18 +1,12 @@
-//! What a device has had is not downloaded again: archives are kept, checked before each use, and
+//! A device does not download twice what it keeps: archives are kept, checked before each use, and
 //! removed within a setting of disk.
 
 use std::{fs, path::PathBuf};
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, Database, Operator, TestAgent, TestServer, both_databases,
-    wait::seen, wait_for,
+    AgentOptions, Ctl, Database, TestAgent, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::{AttemptState, Bundle};
-
-async fn version(operator: &Operator, version: &str) -> Bundle {
-    let archive = BundleBuilder::script("app", version, "true").gzip().await;
-    operator.push(&archive).await
-}
 
 /// The archives that a device keeps, by digest.
 fn kept(agent: &TestAgent) -> Vec<String> {
@@ -33,24 +27,24 @@ fn archive(agent: &TestAgent, bundle: &Bundle) -> PathBuf {
 const WAS_HERE: &str = "nothing was moved: the bundle was on the device";
 
 both_databases![
-    what_is_on_a_device_is_not_downloaded_again,
+    a_release_that_a_device_keeps_is_not_downloaded_again,
     an_archive_that_is_damaged_is_downloaded_again,
     a_device_without_room_for_archives_keeps_none,
 ];
 
-async fn what_is_on_a_device_is_not_downloaded_again(database: Database) {
+async fn a_release_that_a_device_keeps_is_not_downloaded_again(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let mut agent = server.agent("edge-1").await;
     let (one, two) = (
-        version(&operator, "1.0").await,
-        version(&operator, "2.0").await,
+        operator.push_script("app", "1.0", "true").await,
+        operator.push_script("app", "2.0", "true").await,
     );
     for bundle in [&one, &two] {
         let target = operator.deploy_and_finish(bundle, "edge-1").await;
         assert_eq!(target.message, "", "it was downloaded: {target:?}");
     }
-    // Nobody can have them from there any more.
+    // The server has the bytes no longer.
     for bundle in [&one, &two] {
         fs::remove_file(server.blob(&bundle.digest)).unwrap();
     }
@@ -89,7 +83,7 @@ async fn an_archive_that_is_damaged_is_downloaded_again(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let bundle = version(&operator, "1.0").await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&bundle, "edge-1").await;
     let whole = fs::read(archive(&agent, &bundle)).unwrap();
     let mut damaged = whole.clone();
@@ -108,7 +102,7 @@ async fn a_device_without_room_for_archives_keeps_none(database: Database) {
     let operator = server.operator();
     let options = AgentOptions::named("edge-1").env("KERNEX_AGENT_MAX_ARCHIVE_SPACE", "0");
     let agent = server.agent_with(options).await;
-    let bundle = version(&operator, "1.0").await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     for _ in 0..2 {
         let target = operator.deploy_and_finish(&bundle, "edge-1").await;
         assert_eq!(target.message, "", "it was downloaded: {target:?}");

@@ -5,15 +5,17 @@ use std::{fs, path::Path, process::Command};
 
 use kernex_integration_tests::{
     BundleBuilder, Ctl, Database, ServerOptions, TestServer, agent::bare_command, binaries,
-    both_databases,
+    both_databases, refusal::reason,
 };
-use kernex_proto::v1::{
-    AttemptState, UploadBegin, UploadBundleRequest, UploadBundleResponse,
-    upload_bundle_request::Message,
+use kernex_proto::{
+    error::Reason,
+    v1::{
+        AttemptState, UploadBegin, UploadBundleRequest, UploadBundleResponse,
+        upload_bundle_request::Message,
+    },
 };
 use serde_json::json;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 both_databases![
     a_mistyped_manifest_is_refused_with_what_was_meant,
@@ -42,12 +44,6 @@ async fn upload(
     Ok(answer.into_inner())
 }
 
-fn reason(status: &Status) -> String {
-    let details = status.get_error_details();
-    let info = details.error_info();
-    info.map(|info| info.reason.clone()).unwrap_or_default()
-}
-
 async fn a_mistyped_manifest_is_refused_with_what_was_meant(database: Database) {
     let server = TestServer::start(database).await;
     let manifest = json!({
@@ -61,7 +57,7 @@ async fn a_mistyped_manifest_is_refused_with_what_was_meant(database: Database) 
         .await;
     let refused = upload(&server, &archive, false).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert_eq!(reason(&refused), "MANIFEST_INVALID");
+    assert_eq!(reason(&refused), Some(Reason::ManifestInvalid));
     for part in [
         "did you mean `deploy.script`?",
         "did you mean `health`?",
@@ -102,7 +98,7 @@ async fn the_server_has_limits_for_what_a_bundle_may_hold(database: Database) {
         ),
     ] {
         let refused = operator.try_push(&builder.gzip().await).await.unwrap_err();
-        assert_eq!(reason(&refused), "TOO_LARGE", "{refused}");
+        assert_eq!(reason(&refused), Some(Reason::TooLarge), "{refused}");
         assert!(refused.message().contains(what), "{refused}");
     }
     let _agent = server.agent("edge-1").await;
@@ -152,7 +148,7 @@ async fn deploying_a_folder_again_deploys_the_same_bundle(database: Database) {
 
 /// Everything that is wrong with a folder in one go, and then nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn kernexctl_says_everything_that_is_wrong_and_its_ways_out_work() {
+async fn kernexctl_names_every_mistake_and_its_suggestions_work() {
     let server = TestServer::start(Database::Sqlite).await;
     let ctl = Ctl::on(&server);
     let app = server.scratch().join("app");

@@ -2,7 +2,7 @@
 //! refused with a reason.
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
+    AgentOptions, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::{AttemptState, FailureReason};
 use serde_json::Value;
@@ -48,7 +48,7 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
     assert_eq!(applied["wanted"]["values"]["SITE"], "berlin");
     assert_eq!(ctl.json(&["config", "get", "edge-2"])["state"], "none");
 
-    // The device's own wins, and what it does not say stays.
+    // The device's own configuration wins; settings that it does not have stay.
     let _ = ctl.ok(&[
         "config",
         "set",
@@ -64,7 +64,7 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
     let settings = &applied["wanted"]["settings"];
     assert_eq!(settings["max_script_seconds"], 2, "{applied}");
 
-    // Both ends may restart.
+    // The configuration survives restarts of both ends.
     agent.kill();
     server.stop();
     server.start_again().await;
@@ -73,9 +73,7 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
     operator.online("edge-1").await;
     let ctl = Ctl::on(&server);
     let script = "echo $KERNEX_CONFIG_SITE; sleep 3600";
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", script).await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     assert_eq!(target.reason(), FailureReason::ScriptTimeout, "{target:?}");
     assert_eq!(target.output_tail, "cellar\n");
@@ -83,7 +81,7 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
     let _ = ctl.ok(&["config", "delete", "one", "--yes"]);
     let applied = in_state(&ctl, "edge-1", "applied", 3).await;
     assert_eq!(applied["wanted"]["values"]["SITE"], "berlin");
-    // A label that goes takes what it meant along.
+    // A label that is removed takes its configuration with it.
     let _ = ctl.ok(&["device", "label", "edge-1", "site-"]);
     let applied = in_state(&ctl, "edge-1", "applied", 4).await;
     assert!(
@@ -109,13 +107,11 @@ async fn an_invalid_configuration_is_refused_and_the_previous_one_stays(database
     );
     assert_eq!(refused["active_revision"], 1);
     let script = "test $KERNEX_CONFIG_A = 1";
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", script).await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
 
-    // What no agent could take is refused by the server.
+    // The server refuses settings that no agent could apply.
     assert_eq!(
         ctl.run(&["config", "set", "x", "--to", "*", "--value", "A-B=1"])
             .code,

@@ -36,7 +36,7 @@ async fn deploy(server: &TestServer, version: &str, script: &str) -> Target {
     operator.deploy_and_finish(&bundle, "edge-1").await
 }
 
-/// What operators see of the past, and what is true of the device.
+/// What operators see: bundles, deployments, targets and the device.
 async fn picture(server: &TestServer) -> (Vec<Bundle>, Vec<Deployment>, Vec<Target>, String) {
     let operator = server.operator();
     let mut client = operator.bundles();

@@ -4,15 +4,13 @@ use std::{fs, time::Duration};
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Database, ServerOptions, TestServer, both_databases,
-    raw_agent::succeeded,
+    raw_agent::succeeded, wait::next_message,
 };
 use kernex_proto::v1::{
-    AttemptState, BundleFormat, CancelDeploymentRequest, CreateDeploymentRequest, DeploymentResult,
-    DeploymentState, Disposition, ListDeviceHistoryRequest, UploadBegin, WatchDeploymentRequest,
-    WatchEventsRequest, command,
+    AttemptState, BundleFormat, CreateDeploymentRequest, DeploymentResult, DeploymentState,
+    ListDeviceHistoryRequest, UploadBegin, WatchDeploymentRequest,
 };
 use serde_json::json;
-use tonic::Code;
 
 both_databases![
     a_deployment_runs_on_its_device_and_its_outcome_is_recorded,
@@ -21,14 +19,9 @@ both_databases![
     an_online_device_gets_its_command_at_once,
     the_command_names_the_bundle,
     three_devices_at_once_each_get_one_command,
-    a_newer_deployment_supersedes_one_that_has_not_begun,
-    a_newer_deployment_waits_for_an_attempt_that_was_just_pushed,
-    cancelling_closes_targets_that_have_not_begun_at_once,
-    a_stop_reaches_a_device_that_was_offline,
-    targets_are_chosen_by_id_name_and_label,
     the_same_request_again_is_the_same_deployment,
     a_target_that_cannot_be_reached_expires,
-    watchers_see_a_snapshot_every_change_and_the_end,
+    a_watch_shows_a_snapshot_and_the_end_and_events_name_each_step,
 ];
 
 async fn a_deployment_runs_on_its_device_and_its_outcome_is_recorded(database: Database) {
@@ -113,9 +106,7 @@ async fn a_pending_deployment_reaches_a_device_that_connects_later(database: Dat
     let mut agent = server.agent("edge-1").await;
     agent.stop();
     operator.offline("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     assert_eq!(operator.target(&id).await.state(), AttemptState::Pending);
     agent.start_again();
@@ -128,10 +119,7 @@ async fn a_pending_deployment_reaches_a_device_that_connects_later(database: Dat
 async fn a_pending_deployment_outlives_a_killed_server(database: Database) {
     let mut server = TestServer::start(database).await;
     let mut device = server.raw_device("edge-1").await;
-    let bundle = server
-        .operator()
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = server.operator().push_script("app", "1.0", "true").await;
     let id = server.operator().deploy(&bundle, &["edge-1"]).await;
     server.kill();
     server.start_again().await;
@@ -144,17 +132,14 @@ async fn a_pending_deployment_outlives_a_killed_server(database: Database) {
 }
 
 async fn an_online_device_gets_its_command_at_once(database: Database) {
-    // Nothing but the push itself can bring the command in time: no heartbeat is due for an
-    // hour.
+    // Only the push itself can bring the command in time, because no heartbeat is due for an hour.
     let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
     let server = TestServer::start_with(database, options).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
     operator.online("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     operator.deploy(&bundle, &["edge-1"]).await;
     let pushed = tokio::time::timeout(Duration::from_secs(3), session.command()).await;
     assert!(pushed.is_ok(), "the command came too late");
@@ -204,9 +189,7 @@ async fn three_devices_at_once_each_get_one_command(database: Database) {
         agents.push(server.agent_with(options).await);
     }
     let script = format!("echo \"$KERNEX_DEVICE_NAME\" >> {}", witness.display());
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", &script).await;
     let id = operator
         .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest,
@@ -236,226 +219,11 @@ async fn three_devices_at_once_each_get_one_command(database: Database) {
     assert_eq!(lines, ["edge-1", "edge-2", "edge-3"]);
 }
 
-async fn a_newer_deployment_supersedes_one_that_has_not_begun(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    let mut device = server.raw_device("edge-1").await;
-    let old = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let new = operator
-        .push(&BundleBuilder::script("app", "2.0", "true").gzip().await)
-        .await;
-    let other = operator
-        .push(&BundleBuilder::script("other", "1.0", "true").gzip().await)
-        .await;
-    let first = operator.deploy(&old, &["edge-1"]).await;
-    operator.deploy(&other, &["edge-1"]).await;
-    operator.deploy(&new, &["edge-1"]).await;
-    assert_eq!(
-        operator.target(&first).await.state(),
-        AttemptState::Superseded
-    );
-    assert_eq!(
-        operator.deployment(&first).await.state(),
-        DeploymentState::Finished
-    );
-    let mut session = device.connect(&server).await;
-    let mut told = [
-        session.deploy_command().await.1,
-        session.deploy_command().await.1,
-    ]
-    .map(|deploy| format!("{}:{}", deploy.name, deploy.version));
-    told.sort_unstable();
-    assert_eq!(
-        told,
-        ["app:2.0", "other:1.0"],
-        "names are independent of each other"
-    );
-}
-
-async fn a_newer_deployment_waits_for_an_attempt_that_was_just_pushed(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    let mut device = server.raw_device("edge-1").await;
-    let old = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let new = operator
-        .push(&BundleBuilder::script("app", "2.0", "true").gzip().await)
-        .await;
-    let mut session = device.connect(&server).await;
-    let first = operator.deploy(&old, &["edge-1"]).await;
-    let (command, deploy) = session.deploy_command().await;
-    // It has not answered, and that it was pushed need not be written yet.
-    operator.deploy(&new, &["edge-1"]).await;
-    assert_eq!(operator.target(&first).await.state(), AttemptState::Sent);
-    session.accept(&command, 1).await;
-    assert_eq!(
-        session.outcome(&command, 2, succeeded(&deploy)).await,
-        Disposition::Applied
-    );
-    assert_eq!(
-        session.deploy_command().await.1.version,
-        "2.0",
-        "it waited for its turn"
-    );
-    assert_eq!(
-        operator.target(&first).await.state(),
-        AttemptState::Succeeded
-    );
-}
-
-async fn cancelling_closes_targets_that_have_not_begun_at_once(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    server.raw_device("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let id = operator.deploy(&bundle, &["edge-1"]).await;
-    let request = CancelDeploymentRequest {
-        deployment_id: id.clone(),
-        ..Default::default()
-    };
-    operator
-        .deployments()
-        .cancel_deployment(request.clone())
-        .await
-        .unwrap();
-    let deployment = operator.finished(&id).await;
-    assert_eq!(deployment.result(), DeploymentResult::Cancelled);
-    assert_eq!(operator.target(&id).await.state(), AttemptState::Cancelled);
-    let again = operator
-        .deployments()
-        .cancel_deployment(request)
-        .await
-        .unwrap_err();
-    assert_eq!(again.code(), Code::FailedPrecondition);
-}
-
-async fn a_stop_reaches_a_device_that_was_offline(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    let mut device = server.raw_device("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let id = operator.deploy(&bundle, &["edge-1"]).await;
-    let mut session = device.connect(&server).await;
-    let (command, _) = session.deploy_command().await;
-    session.accept(&command, 1).await;
-    drop(session);
-    operator.offline("edge-1").await;
-    let request = CancelDeploymentRequest {
-        deployment_id: id.clone(),
-        ..Default::default()
-    };
-    operator
-        .deployments()
-        .cancel_deployment(request)
-        .await
-        .unwrap();
-    assert_eq!(
-        operator.deployment(&id).await.state(),
-        DeploymentState::Stopping
-    );
-    assert!(operator.target(&id).await.stop_requested);
-    let mut session = device
-        .connect_holding(&server, &command, AttemptState::Accepted)
-        .await;
-    let stop = session.command().await;
-    assert!(
-        matches!(stop.action, Some(command::Action::Stop(_))),
-        "{stop:?}"
-    );
-    assert_eq!(stop.attempt, command.attempt);
-}
-
-async fn targets_are_chosen_by_id_name_and_label(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    let one = server.raw_device("edge-1").await;
-    server.raw_device("edge-2").await;
-    server.raw_device("edge-3").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await
-        .digest;
-    let id = operator
-        .deploy_for(CreateDeploymentRequest {
-            bundle: bundle.clone(),
-            device_ids: vec![one.device.to_string()],
-            device_names: vec!["edge-2".into(), "edge-1".into()],
-            ..Default::default()
-        })
-        .await
-        .unwrap();
-    let mut names: Vec<String> = operator
-        .targets(&id)
-        .await
-        .into_iter()
-        .map(|target| target.device_name)
-        .collect();
-    names.sort_unstable();
-    assert_eq!(names, ["edge-1", "edge-2"], "the union, each once");
-
-    let everyone = CreateDeploymentRequest {
-        bundle: bundle.clone(),
-        selector: "*".into(),
-        ..Default::default()
-    };
-    let id = operator.deploy_for(everyone).await.unwrap();
-    assert_eq!(operator.targets(&id).await.len(), 3);
-
-    let base = CreateDeploymentRequest {
-        bundle,
-        ..Default::default()
-    };
-    for (request, code) in [
-        (base.clone(), Code::InvalidArgument),
-        (
-            CreateDeploymentRequest {
-                selector: "site=nowhere".into(),
-                ..base.clone()
-            },
-            Code::InvalidArgument,
-        ),
-        (
-            CreateDeploymentRequest {
-                selector: "site in (".into(),
-                ..base.clone()
-            },
-            Code::InvalidArgument,
-        ),
-        (
-            CreateDeploymentRequest {
-                device_names: vec!["nobody".into()],
-                ..base.clone()
-            },
-            Code::NotFound,
-        ),
-        (
-            CreateDeploymentRequest {
-                bundle: "app:9.9".into(),
-                selector: "*".into(),
-                ..base
-            },
-            Code::NotFound,
-        ),
-    ] {
-        let refused = operator.deploy_for(request.clone()).await.unwrap_err();
-        assert_eq!(refused.code(), code, "{request:?}: {refused}");
-    }
-}
-
 async fn the_same_request_again_is_the_same_deployment(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     server.raw_device("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let request = CreateDeploymentRequest {
         bundle: bundle.digest,
         device_names: vec!["edge-1".into()],
@@ -478,9 +246,7 @@ async fn a_target_that_cannot_be_reached_expires(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     server.raw_device("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let id = operator
         .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest,
@@ -495,14 +261,12 @@ async fn a_target_that_cannot_be_reached_expires(database: Database) {
     assert_eq!(operator.target(&id).await.state(), AttemptState::Expired);
 }
 
-async fn watchers_see_a_snapshot_every_change_and_the_end(database: Database) {
+async fn a_watch_shows_a_snapshot_and_the_end_and_events_name_each_step(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let request = WatchDeploymentRequest {
         deployment_id: id.clone(),
@@ -513,13 +277,13 @@ async fn watchers_see_a_snapshot_every_change_and_the_end(database: Database) {
         .await
         .unwrap()
         .into_inner();
-    let snapshot = watch.message().await.unwrap().unwrap();
+    let snapshot = next_message(&mut watch).await.unwrap().unwrap();
     assert_eq!(snapshot.targets.len(), 1);
     let (command, deploy) = session.deploy_command().await;
     session.accept(&command, 1).await;
     session.outcome(&command, 2, succeeded(&deploy)).await;
     let mut last = snapshot;
-    while let Some(change) = watch.message().await.unwrap() {
+    while let Some(change) = next_message(&mut watch).await.unwrap() {
         last = change;
     }
     let deployment = last.deployment.unwrap();
@@ -528,22 +292,7 @@ async fn watchers_see_a_snapshot_every_change_and_the_end(database: Database) {
         (id.clone(), DeploymentState::Finished.into())
     );
 
-    let request = WatchEventsRequest::default();
-    let mut events = operator
-        .events()
-        .watch_events(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut kinds = Vec::new();
-    while kinds
-        .last()
-        .is_none_or(|kind| kind != "deployment.finished")
-    {
-        let next = tokio::time::timeout(Duration::from_secs(30), events.message()).await;
-        let next = next.unwrap_or_else(|_| panic!("the end was not told: {kinds:?}"));
-        kinds.push(next.unwrap().unwrap().event.unwrap().kind);
-    }
+    let kinds = operator.event_kinds("deployment.finished").await;
     assert!(
         kinds.iter().any(|kind| kind == "device.online"),
         "{kinds:?}"

@@ -10,16 +10,11 @@ use kernex_integration_tests::{
     wait_for,
 };
 use kernex_proto::v1::{
-    Accepted, AttemptState, Bundle, DeploymentResult, DeviceStatus, DiskFault, FailureReason,
-    Ready, Report, WatchEventsRequest, device_session_request::Message as Up,
+    Accepted, AttemptState, DeploymentResult, DeviceStatus, DiskFault, FailureReason, Ready,
+    Report, WatchEventsRequest, device_session_request::Message as Up,
     device_session_response::Message as Down, report::Event,
 };
 use tonic::Code;
-
-async fn bundle(operator: &Operator, version: &str) -> Bundle {
-    let archive = BundleBuilder::script("app", version, "true").gzip().await;
-    operator.push(&archive).await
-}
 
 /// Waits until a device is shown as online with this fault.
 async fn shows(operator: &Operator, name: &str, fault: DiskFault) {
@@ -83,7 +78,7 @@ async fn a_device_that_cannot_write_is_shown_and_gets_no_commands_until_it_can(d
             .contains("state_dir: no space")
     );
 
-    let app = bundle(&operator, "1.0").await;
+    let app = operator.push_script("app", "1.0", "true").await;
     let plan = ctl.run(&["deploy", "--plan", "app:1.0", "--device", "sick"]);
     assert_eq!(plan.code, Some(3), "{}", plan.stderr);
     assert!(
@@ -92,7 +87,7 @@ async fn a_device_that_cannot_write_is_shown_and_gets_no_commands_until_it_can(d
         plan.stdout
     );
     let id = operator.deploy(&app, &["sick", "well"]).await;
-    // The other one has it, so it would be here by now as well.
+    // The healthy device has its command. The sick one would have it by now, too.
     healthy.deploy_command().await;
     for seq in 2..5 {
         ailing.heartbeat_with(seq, DiskFault::NoSpace).await;
@@ -106,8 +101,8 @@ async fn a_device_that_cannot_write_is_shown_and_gets_no_commands_until_it_can(d
     assert_eq!(state, AttemptState::Pending, "{states:?}");
     drop(ailing);
 
-    // The number it never confirmed proves nothing: the same journal is back, with the number
-    // from before.
+    // An epoch that was never confirmed proves nothing. The same journal is back with the epoch
+    // before.
     let mut back = sick.connect(&server).await;
     back.deploy_command().await;
     back.heartbeat(1).await;
@@ -138,7 +133,7 @@ async fn an_unconfirmed_session_may_send_only_heartbeats(database: Database) {
         ailing.send(message).await;
         assert_eq!(ailing.end().await, Code::InvalidArgument);
     }
-    // Without a fault there is no reason not to confirm.
+    // A session without a fault has to be confirmed.
     let silent = silent(&server, &device).await;
     assert_eq!(silent, Code::InvalidArgument);
 }
@@ -202,7 +197,7 @@ async fn an_agent_without_a_network_keeps_trying_to_enrol(database: Database) {
     operator.online("late").await;
 }
 
-/// How a session ends that says neither Ready nor what is wrong.
+/// The end of a session that sends neither Ready nor a heartbeat.
 async fn silent(server: &TestServer, device: &RawIdentity) -> Code {
     let opening = kernex_integration_tests::raw_agent::Opening::new(server).await;
     let opening = opening.unwrap();
@@ -246,13 +241,13 @@ async fn a_full_disk_ends_a_deploy_by_name_and_is_seen_until_there_is_room_again
     let disk = TinyDisk::new(12 << 10).expect(NO_DISKS);
     let (server, mut agent) = with_state(disk.path().join("state")).await;
     let operator = server.operator();
-    let app = bundle(&operator, "1.0").await;
+    let app = operator.push_script("app", "1.0", "true").await;
     let id = operator.deploy(&app, &["edge-1"]).await;
     assert_eq!(
         operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
-    let next = bundle(&operator, "2.0").await;
+    let next = operator.push_script("app", "2.0", "true").await;
     let script = BundleBuilder::script(
         "filler",
         "1.0",
@@ -295,7 +290,7 @@ async fn a_full_disk_refuses_a_bundle_by_name_while_a_session_goes_on() {
     let operator = server.operator();
     // Room for the journal, and for no release.
     disk.fill(1 << 20).expect("it can be filled");
-    let app = bundle(&operator, "1.0").await;
+    let app = operator.push_script("app", "1.0", "true").await;
     let target = operator.deploy_and_finish(&app, "edge-1").await;
     assert_eq!(
         (target.state(), target.reason()),
@@ -329,7 +324,7 @@ async fn an_agent_on_a_read_only_disk_says_so_and_goes_on_once_it_can_write() {
         agent.start_again();
         shows(&operator, "edge-1", DiskFault::ReadOnly).await;
         let version = format!("1.{}", u8::from(kill));
-        let app = bundle(&operator, &version).await;
+        let app = operator.push_script("app", &version, "true").await;
         let id = operator.deploy(&app, &["edge-1"]).await;
         assert_eq!(operator.target(&id).await.state(), AttemptState::Pending);
         disk.set_read_only(false).expect("it can be written again");
@@ -351,14 +346,14 @@ async fn an_agent_whose_disk_fails_stays_online_and_recovers_after_the_repair() 
     let disk = DiskImage::new(64).expect(NO_DISKS);
     let (server, mut agent) = with_state(disk.path().join("state")).await;
     let operator = server.operator();
-    let app = bundle(&operator, "1.0").await;
+    let app = operator.push_script("app", "1.0", "true").await;
     let done = operator.deploy(&app, &["edge-1"]).await;
     assert_eq!(
         operator.finished(&done).await.result(),
         DeploymentResult::Succeeded
     );
     disk.cut_power().expect("it can be shut down");
-    let next = bundle(&operator, "2.0").await;
+    let next = operator.push_script("app", "2.0", "true").await;
     let id = operator.deploy(&next, &["edge-1"]).await;
     shows(&operator, "edge-1", DiskFault::IoError).await;
     assert!(!agent.has_ended(), "it stays");
@@ -370,7 +365,7 @@ async fn an_agent_whose_disk_fails_stays_online_and_recovers_after_the_repair() 
     assert!(!is_over, "{target:?}");
     disk.restore_power().expect("it can be mounted again");
     if agent.has_ended() {
-        // It had a file open, and the repair took it down.
+        // The agent had a file open on the disk, and the repair killed it.
         agent.start_again();
     }
     assert_eq!(

@@ -6,8 +6,8 @@ use std::{
 };
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, RawIdentity, RawSession, ServerOptions, TestServer, both_databases,
-    http::HttpClient, raw_agent::succeeded, server::free_port, wait::seen, wait_for,
+    Database, RawIdentity, RawSession, TestServer, both_databases, http::HttpClient,
+    raw_agent::succeeded, wait::seen, wait_for,
 };
 use kernex_proto::{
     ids::{AttemptId, Digest, TargetId},
@@ -21,9 +21,7 @@ use kernex_proto::{
 async fn monitored(
     database: kernex_integration_tests::Database,
 ) -> (TestServer, HttpClient, RawIdentity, RawSession) {
-    let http = HttpClient::at(free_port());
-    let options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
-    let server = TestServer::start_with(database, options).await;
+    let (server, http) = TestServer::monitored(database).await;
     let mut device = server.raw_device("rogue").await;
     let session = device.connect(&server).await;
     (server, http, device, session)
@@ -31,11 +29,9 @@ async fn monitored(
 
 /// How often a device exceeded this limit.
 async fn beyond(http: &HttpClient, limit: &str) -> f64 {
-    let scrape = http.get("/metrics").await.body;
-    let series = format!("kernex_device_limits_total{{limit=\"{limit}\"}} ");
-    let line = scrape.lines().find_map(|line| line.strip_prefix(&series));
-    let value = line.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"));
-    value.parse().expect("a number")
+    let series = format!("kernex_device_limits_total{{limit=\"{limit}\"}}");
+    let value = http.metric(&series).await;
+    value.unwrap_or_else(|| panic!("{series} is not scraped"))
 }
 
 /// A report of an attempt that does not exist.
@@ -72,15 +68,13 @@ async fn a_flood_of_outcomes_is_slowed_down_and_none_is_lost(database: Database)
     let (server, http, _device, mut session) = monitored(database).await;
     let operator = server.operator();
     let _honest = server.agent("honest").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let began = Instant::now();
     let saying = session.sender();
     let count = 700;
     let flood = async move {
         for seq in 1..=count {
-            // The first tells of a bundle that no later one names.
+            // The first report names a bundle that no later one names.
             let event = if seq == 1 {
                 runs("first", "7")
             } else {
@@ -118,7 +112,7 @@ async fn a_flood_of_outcomes_is_slowed_down_and_none_is_lost(database: Database)
     );
     assert!(beyond(&http, "messages").await > 100.0);
     assert!(beyond(&http, "unknown_reports").await >= (count - 300) as f64);
-    // What runs is known of each bundle, however long ago it was told.
+    // The server knows what runs of each bundle, however old the report is.
     let device = operator.device("rogue").await;
     let shown: Vec<_> = device
         .releases
@@ -131,9 +125,7 @@ async fn a_flood_of_outcomes_is_slowed_down_and_none_is_lost(database: Database)
 async fn a_flood_of_progress_is_dropped_and_the_outcome_after_it_is_not(database: Database) {
     let (server, http, _device, mut session) = monitored(database).await;
     let operator = server.operator();
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let deployment = operator.deploy(&bundle, &["rogue"]).await;
     let (command, deploy) = session.deploy_command().await;
     assert_eq!(session.accept(&command, 1).await, Disposition::Applied);

@@ -3,15 +3,10 @@
 use std::{fs, os::unix::fs::symlink};
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, Operator, TestAgent, TestServer, both_databases,
+    Ctl, Database, TestAgent, TestServer, both_databases, wait::next_message,
 };
-use kernex_proto::v1::{AttemptState, Bundle, Device, FailureReason, WatchEventsRequest};
+use kernex_proto::v1::{AttemptState, Device, FailureReason, WatchEventsRequest};
 use serde_json::json;
-
-async fn version(operator: &Operator, version: &str) -> Bundle {
-    let archive = BundleBuilder::script("app", version, "true").gzip().await;
-    operator.push(&archive).await
-}
 
 /// Switches `current` to the release of this version behind the agent's back.
 fn switch(agent: &TestAgent, version: &str) {
@@ -42,8 +37,8 @@ async fn a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back(dat
     let ctl = Ctl::on(&server);
     let agent = server.agent("edge-1").await;
     let (old, new) = (
-        version(&operator, "1.0").await,
-        version(&operator, "2.0").await,
+        operator.push_script("app", "1.0", "true").await,
+        operator.push_script("app", "2.0", "true").await,
     );
     operator.deploy_and_finish(&old, "edge-1").await;
     operator.deploy_and_finish(&new, "edge-1").await;
@@ -107,7 +102,7 @@ async fn a_deployment_settles_a_device_that_drifted(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let old = version(&operator, "1.0").await;
+    let old = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&old, "edge-1").await;
     fs::remove_file(agent.state.join("bundles/app/current")).unwrap();
     let device = operator
@@ -140,17 +135,15 @@ async fn many_deployments_with_frequent_heartbeats_show_no_drift(database: Datab
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
     let versions = [
-        version(&operator, "1.0").await,
-        version(&operator, "2.0").await,
+        operator.push_script("app", "1.0", "true").await,
+        operator.push_script("app", "2.0", "true").await,
     ];
     for round in 0..6 {
         operator
             .deploy_and_finish(&versions[round % 2], "edge-1")
             .await;
     }
-    let _ = operator
-        .push(&BundleBuilder::script("other", "1.0", "true").gzip().await)
-        .await;
+    let _ = operator.push_script("other", "1.0", "true").await;
     let told = operator.event_kinds("bundle.uploaded").await;
     assert!(
         !told.iter().any(|kind| kind == "device.drifted"),
@@ -164,7 +157,8 @@ async fn many_deployments_with_frequent_heartbeats_show_no_drift(database: Datab
         .into_inner();
     let mut uploads = 0;
     while uploads < 3 {
-        let kind = all.message().await.unwrap().unwrap().event.unwrap().kind;
+        let message = next_message(&mut all).await.unwrap().expect("it goes on");
+        let kind = message.event.unwrap().kind;
         uploads += usize::from(kind == "bundle.uploaded");
         assert_ne!(kind, "device.drifted");
     }
@@ -174,17 +168,16 @@ async fn a_release_that_crashes_in_a_loop_does_not_succeed(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let old = version(&operator, "1.0").await;
+    let old = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&old, "edge-1").await;
     // Each start of the service lives for a moment; a single probe may well find it alive.
     let start = "nohup sh -c 'while :; do touch $KERNEX_STATE_DIR/alive; sleep 1; rm -f $KERNEX_STATE_DIR/alive; sleep 1; done' >/dev/null 2>&1 & echo $! > $KERNEX_STATE_DIR/pid";
-    let archive = BundleBuilder::with_manifest(&json!({
+    let looping = operator.push_manifest(&json!({
         "name": "app", "version": "2.0",
         "deploy": {"script": start},
         "rollback": {"script": "kill $(cat $KERNEX_STATE_DIR/pid)"},
         "health": {"command": "test -e $KERNEX_STATE_DIR/alive", "interval_seconds": 1, "retries": 0, "hold_seconds": 30},
-    }));
-    let looping = operator.push(&archive.gzip().await).await;
+    })).await;
     let target = operator.deploy_and_finish(&looping, "edge-1").await;
     assert_eq!(
         (target.state(), target.reason()),

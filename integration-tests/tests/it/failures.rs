@@ -3,18 +3,10 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, Database, Proxy, TestServer, both_databases, bundle::noisy,
-    wait::seen, wait_for,
+    AgentOptions, Ctl, Database, Proxy, TestServer, both_databases, bundle::noisy,
+    operator::failed_with, wait::seen, wait_for,
 };
-use kernex_proto::v1::{AttemptState, DeploymentResult, FailureReason, Target};
-
-fn failed_with(target: &Target, reason: FailureReason) {
-    assert_eq!(
-        (target.state(), target.reason()),
-        (AttemptState::Failed, reason),
-        "{target:?}"
-    );
-}
+use kernex_proto::v1::{AttemptState, DeploymentResult, FailureReason};
 
 both_databases![
     a_download_that_is_cut_resumes_where_it_was,
@@ -125,7 +117,8 @@ async fn a_download_over_a_dead_link_is_tried_again(database: Database) {
         seen(proxy.is_cut(), proxy.bytes_down())
     })
     .await;
-    // From now on connections are accepted and nothing ever comes: a timeout, not a reset.
+    // From now on connections are accepted and stay silent, so the agent sees a timeout and no
+    // reset.
     proxy.heal();
     proxy.stall();
     operator.offline("edge-1").await;
@@ -146,9 +139,7 @@ async fn a_bundle_missing_from_the_store_fails_the_download(database: Database) 
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     fs::remove_file(server.blob(&bundle.digest)).unwrap();
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     failed_with(&target, FailureReason::Download);
@@ -188,9 +179,7 @@ async fn a_report_that_cannot_be_delivered_is_kept_and_applied_once(database: Da
         go.display(),
         witness.display()
     );
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", &script).await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let started = go.with_extension("started");
     wait_for("the script to run", || async {
@@ -234,9 +223,7 @@ async fn a_report_survives_a_killed_server_and_a_restarted_agent(database: Datab
         witness.display()
     );
     let operator = server.operator();
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", &script).await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let started = go.with_extension("started");
     wait_for("the script to run", || async {

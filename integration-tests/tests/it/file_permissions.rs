@@ -34,8 +34,7 @@ fn all_below(folder: &Path) -> Vec<PathBuf> {
 async fn a_world_readable_data_folder_is_closed_at_the_start() {
     let mut server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
-    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
-    operator.push(&archive).await;
+    operator.push_script("app", "1.0", "true").await;
     server.stop();
     let data = server.data();
     for path in all_below(&data) {

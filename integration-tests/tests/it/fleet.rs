@@ -29,14 +29,13 @@ both_databases![a_fleet_that_is_cut_comes_back_and_loses_no_command,];
 /// Every agent gets each deployment once and its outcome is committed, cut or not.
 async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database: Database) {
     let server = TestServer::start(database).await;
-    let ca = std::fs::read(server.data().join("ca.pem")).expect("the CA can be read");
     let roster = Roster::enrol(&server, AGENTS).await;
     let options = Options {
         pace: HeartbeatPace::Every(Duration::from_millis(500)),
         ..Options::default()
     };
-    let fleet = Fleet::start(Connector::new(server.port(), &ca), &roster, options)
-        .expect("there are descriptors");
+    let fleet =
+        Fleet::start(Connector::to(&server), &roster, options).expect("there are descriptors");
     fleet.all_online(LIMIT).await;
     let first = deploy_to_all(&server, "1.0").await;
     fleet.cut();
@@ -53,8 +52,8 @@ async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database: Database)
     let tally = settled.await;
     assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
     assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
-    // A command that is on its way when the newer deployment comes runs all the same; that is
-    // told, not hidden.
+    // A command that is pushed when the newer deployment comes still runs, and its outcome is
+    // shown.
     let targets = server.operator().targets(&first).await;
     let late: Vec<_> = targets
         .iter()

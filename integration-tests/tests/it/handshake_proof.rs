@@ -6,11 +6,12 @@ use kernex_integration_tests::{
     fake_server::FakeServer,
     interceptor::Interceptor,
     raw_agent::{Opening, RawIdentity},
+    refusal::reason,
     wait::{seen, wait_for},
 };
 use kernex_proto::{
     connect::ControlPlane,
-    error::{DOMAIN, Reason},
+    error::Reason,
     ids::{DeviceId, JournalId},
     trust::{Dates, PinnedCa},
     v1::{
@@ -18,17 +19,10 @@ use kernex_proto::{
         device_session_request as up,
     },
 };
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Code;
 
 /// A field and a change to it.
 type Change = (&'static str, fn(&mut Hello));
-
-/// The machine-readable reason of a refusal.
-fn reason(status: &Status) -> Option<Reason> {
-    let info = status.get_details_error_info()?;
-    (info.domain == DOMAIN).then(|| Reason::parse(&info.reason))?
-}
 
 async fn opening(server: &TestServer) -> Opening {
     Opening::new(server)
@@ -137,7 +131,7 @@ async fn no_field_of_hello_can_be_changed_on_its_way(database: Database) {
 async fn a_proof_is_good_on_its_own_connection_only(database: Database) {
     let server = TestServer::start(database).await;
     let mut device = server.raw_device("edge-1").await;
-    // Somebody relays the nonce of one connection to an agent that answers on another one.
+    // A relay sends the nonce of one connection to an agent on another one.
     let theirs = opening(&server).await;
     let mut honest = opening(&server).await;
     honest.challenge = theirs.challenge.clone();
@@ -155,7 +149,7 @@ async fn a_tls_interceptor_gets_no_session(database: Database) {
     let hello = through.hello(&device);
     let refused = through.say(hello).await.expect_err("another connection");
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
-    // It does pass on what is said: an agent of before does not notice it.
+    // The interceptor passes messages on: an agent of revision 1 does not notice it.
     let mut old = RawIdentity {
         protocol_revision: 1,
         ..device.clone()
@@ -170,7 +164,7 @@ async fn a_tls_interceptor_gets_no_session(database: Database) {
     drop(session);
     device.last_epoch = old.last_epoch;
     device.connect(&server).await.heartbeat(1).await;
-    // From now on it takes the revision out of the challenge in vain.
+    // From now on the interceptor removes the revision from the challenge in vain.
     old.last_epoch = server.operator().device("edge-1").await.epoch;
     let through = opening_through(&server, &between).await;
     let hello = through.hello(&old);
@@ -267,7 +261,7 @@ async fn a_device_cannot_go_back_to_an_older_proof_unless_an_operator_allows_it(
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert_eq!(reason(&refused), Some(Reason::ProtocolDowngraded));
     assert!(refused.message().contains("--allow-downgrade"), "{refused}");
-    // One that says it could do better was made to believe that the server cannot.
+    // An agent that says it can do better was made to believe that the server cannot.
     let opening = opening(&server).await;
     let mut hello = opening.hello(&old);
     hello.protocol_revision = 2;
@@ -367,7 +361,7 @@ async fn an_agent_accepts_an_old_server_until_it_met_a_newer_one() {
     refuses(&server, &mut agent).await;
     spoken(2).await;
 
-    // Once: what is spoken afterwards counts again.
+    // The permission is good once: the next revision is remembered again.
     agent.stop();
     agent.start_again_saying(&["--allow-downgrade"]);
     spoken(1).await;

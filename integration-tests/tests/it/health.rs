@@ -2,9 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
-};
+use kernex_integration_tests::{Ctl, Database, TestServer, both_databases, wait::seen, wait_for};
 use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Step};
 use serde_json::json;
 
@@ -25,9 +23,9 @@ async fn a_release_succeeds_after_it_held_its_health(database: Database) {
         "command": format!("test -e {}", gate.display()),
         "interval_seconds": 1, "retries": 1000, "hold_seconds": 1,
     });
-    let archive =
-        BundleBuilder::with_manifest(&json!({"name": "app", "version": "1.0", "health": health}));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let bundle = operator
+        .push_manifest(&json!({"name": "app", "version": "1.0", "health": health}))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     wait_for("the target to be in its health check", || async {
         let target = operator.target(&id).await;
@@ -54,14 +52,12 @@ async fn an_agent_killed_during_health_goes_back_and_reports_it(database: Databa
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let good = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let good = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&good, "edge-1").await;
     let health = json!({"command": "true", "interval_seconds": 1, "hold_seconds": 3600});
-    let archive =
-        BundleBuilder::with_manifest(&json!({"name": "app", "version": "2.0", "health": health}));
-    let bad = operator.push(&archive.gzip().await).await;
+    let bad = operator
+        .push_manifest(&json!({"name": "app", "version": "2.0", "health": health}))
+        .await;
     let id = operator.deploy(&bad, &["edge-1"]).await;
     wait_for("the target to be in its health check", || async {
         let target = operator.target(&id).await;
@@ -95,10 +91,11 @@ async fn a_deferred_pre_hook_is_run_again_and_each_run_runs_once(database: Datab
         "echo $KERNEX_RUN >> {}; test $KERNEX_RUN -ge 3 || exit 75",
         lines.display()
     );
-    let archive = BundleBuilder::with_manifest(&json!({
-        "name": "app", "version": "1.0", "hooks": {"pre": pre, "retry_seconds": 2},
-    }));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let bundle = operator
+        .push_manifest(&json!({
+            "name": "app", "version": "1.0", "hooks": {"pre": pre, "retry_seconds": 2},
+        }))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let runs = || fs::read_to_string(&lines).unwrap_or_default();
     wait_for("the first run to be over", || async {
@@ -128,11 +125,12 @@ async fn a_deferred_device_says_what_it_waits_for_and_until_when(database: Datab
         "date +%s%3N >> {}; echo 3 players online; test $KERNEX_RUN -ge 2 || exit 75",
         lines.display()
     );
-    let archive = BundleBuilder::with_manifest(&json!({
-        "name": "app", "version": "1.0",
-        "hooks": {"pre": pre, "retry_seconds": PAUSE.as_secs()},
-    }));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let bundle = operator
+        .push_manifest(&json!({
+            "name": "app", "version": "1.0",
+            "hooks": {"pre": pre, "retry_seconds": PAUSE.as_secs()},
+        }))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let target = operator.target_in(&id, &[AttemptState::Deferred]).await;
     let deferral = target.deferral.unwrap();
@@ -153,7 +151,7 @@ async fn a_deferred_device_says_what_it_waits_for_and_until_when(database: Datab
     let until = deferral.until.unwrap();
     let until = u64::try_from(until.seconds).unwrap() * 1000;
     let waited = Duration::from_millis(runs[1].saturating_sub(until));
-    // A look at everybody every five seconds would not do; a busy machine may.
+    // A server that only looks every five seconds would be too late; a busy machine is not.
     assert!(
         waited < Duration::from_secs(4),
         "{waited:?} after its moment"
@@ -168,15 +166,18 @@ async fn a_pre_hook_that_defers_forever_ends_with_the_execution_time(database: D
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let archive = BundleBuilder::with_manifest(&json!({
-        "name": "app", "version": "1.0", "hooks": {"pre": "exit 75", "retry_seconds": 1},
-    }));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let lines = server.scratch().join("runs");
+    let pre = format!("echo $KERNEX_RUN >> {}; exit 75", lines.display());
+    let bundle = operator
+        .push_manifest(&json!({
+            "name": "app", "version": "1.0", "hooks": {"pre": pre, "retry_seconds": 1},
+        }))
+        .await;
     let id = operator
         .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest.clone(),
             device_names: vec!["edge-1".into()],
-            execution_timeout_seconds: 5,
+            execution_timeout_seconds: 10,
             ..Default::default()
         })
         .await
@@ -184,5 +185,7 @@ async fn a_pre_hook_that_defers_forever_ends_with_the_execution_time(database: D
     operator.finished(&id).await;
     let target = operator.target(&id).await;
     assert_eq!(target.state(), AttemptState::Expired, "{target:?}");
+    let runs = fs::read_to_string(&lines).unwrap();
+    assert!(runs.starts_with("1\n2\n"), "it was asked again: {runs:?}");
     assert_eq!(agent.current("app"), None);
 }

@@ -90,7 +90,7 @@ async fn a_script_cut_off_by_a_crash_is_interrupted_and_not_run_again() {
     );
     assert_eq!(lines(&witness), 1, "it did not start again");
     for pid in kernex_integration_tests::process::processes_with("sleep 600.125") {
-        // What a power cut would have ended; the agent may or may not have found it.
+        // A power cut would have ended the script. The agent may have found it or not.
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
@@ -204,7 +204,7 @@ async fn a_refused_download_makes_the_agent_open_a_new_session() {
     let agent = server.agent(folder.path());
     let deploy = server.bundle("app", witnessed(&witness, "true").await);
     let attempt = server.command(Some(command::Action::Deploy(deploy))).await;
-    // Nothing but the refused download tells the agent that its token is of no use.
+    // Only the refused download tells the agent that its token is no longer good.
     let outcome = server.outcome(attempt).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert!(
@@ -220,7 +220,7 @@ fn nothing() -> Option<command::Action> {
     Some(command::Action::Deploy(Deploy::default()))
 }
 
-/// The next outcome: which attempt it is of, its number, and that of the one before it.
+/// The next outcome: its attempt, its number, and the number of the one before it.
 async fn told(server: &mut FakeServer) -> (AttemptRef, u64, Option<u64>) {
     server
         .next_where("an outcome", |message| match message {
@@ -234,8 +234,8 @@ async fn told(server: &mut FakeServer) -> (AttemptRef, u64, Option<u64>) {
         .await
 }
 
-/// Has an agent end `count` attempts, which are acknowledged; nothing else may end meanwhile. Gives
-/// their numbers.
+/// Makes an agent end `count` attempts, acknowledges them and returns their numbers. Nothing else
+/// may end meanwhile.
 async fn outcomes(server: &mut FakeServer, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     for _ in 0..count {
@@ -244,7 +244,7 @@ async fn outcomes(server: &mut FakeServer, count: usize) -> Vec<u64> {
         assert_eq!(of, attempt.into(), "nothing is told again");
         seqs.push(seq);
     }
-    // The answers before this have been taken in.
+    // The agent has read the answers before this.
     server.send(None).await;
     server.unsupported().await;
     seqs
@@ -265,13 +265,13 @@ async fn outcomes_a_restored_server_lost_are_sent_again_in_order_and_in_pages() 
     let mut server = FakeServer::start().await;
     let mut agent = server.agent(folder.path());
     let mut seqs = outcomes(&mut server, 40).await;
-    // A server that does not say, and one that has everything, are told what is new alone.
+    // A server that names no number, and one that has everything, get new outcomes only.
     restart(&mut server, &mut agent, None).await;
     seqs.extend(outcomes(&mut server, 1).await);
     restart(&mut server, &mut agent, seqs.last().copied()).await;
     seqs.extend(outcomes(&mut server, 1).await);
-    // A backup that has three of them. As long as nobody answers, no more than a page is under way;
-    // what ends meanwhile has its turn behind them.
+    // A backup that has three of them. While no report is acknowledged only one page is sent;
+    // outcomes that come meanwhile wait behind it.
     server.acknowledge(false);
     restart(&mut server, &mut agent, Some(seqs[2])).await;
     for place in 3..3 + AT_ONCE {
@@ -297,7 +297,7 @@ async fn outcomes_a_restored_server_lost_are_sent_again_in_order_and_in_pages() 
     }
     let (of, _, before) = told(&mut server).await;
     assert_eq!((of, before), (late.into(), seqs.last().copied()));
-    // Told and acknowledged, nothing of it comes again.
+    // Outcomes that are acknowledged are not sent again.
     let _ = outcomes(&mut server, 1).await;
 }
 
@@ -312,9 +312,7 @@ async fn a_script_of_a_damaged_journal_is_killed_before_anything_else_starts(dat
         "echo $$ > {}; while true; do sleep 0.05; done",
         witness.display()
     );
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", &script).await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let pid = wait_for("the script to run", || async {
         let text = fs::read_to_string(&witness)

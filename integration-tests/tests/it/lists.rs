@@ -8,8 +8,8 @@ use tonic::Code;
 
 both_databases![
     thirty_thousand_devices_are_summed_up_filtered_and_never_cut_in_silence,
-    a_watcher_of_some_kinds_gets_no_others_and_a_kind_that_is_none_is_refused,
-    names_beginnings_of_ids_and_verbs_are_understood,
+    a_watch_of_some_kinds_gets_no_others_and_an_unknown_kind_is_refused,
+    names_short_ids_and_verbs_before_nouns_are_understood,
 ];
 
 fn fleet() -> Rows {
@@ -72,7 +72,7 @@ async fn thirty_thousand_devices_are_summed_up_filtered_and_never_cut_in_silence
     assert!(status.contains("Devices:      30000: "), "{status}");
     assert!(status.contains("edge-tool:2.0 on "), "{status}");
 
-    // Whatever is cut says how much is left.
+    // A list that is cut says how much is left.
     let some = screen(&ctl, &["device", "list", "--limit", "20", "--sort", "name"]);
     assert_eq!(some.stdout.lines().count(), 21, "{}", some.stdout);
     assert!(
@@ -144,7 +144,7 @@ async fn thirty_thousand_devices_are_summed_up_filtered_and_never_cut_in_silence
     assert_eq!(columns.lines().count(), 10, "{columns}");
     assert_eq!(columns.lines().next(), Some("edge-19  0.1.0"), "{columns}");
 
-    // Of many targets the ones that failed are shown, and the rest is counted.
+    // Of many targets only the failed ones are shown; the rest is counted.
     let shown = screen(&ctl, &["deployment", "get", &deployment[..13]]);
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     assert!(shown.stdout.contains("disk_full"), "{}", shown.stdout);
@@ -191,9 +191,7 @@ async fn thirty_thousand_devices_are_summed_up_filtered_and_never_cut_in_silence
     assert!(wrong.stderr.contains("last-seen"), "{}", wrong.stderr);
 }
 
-async fn a_watcher_of_some_kinds_gets_no_others_and_a_kind_that_is_none_is_refused(
-    database: Database,
-) {
+async fn a_watch_of_some_kinds_gets_no_others_and_an_unknown_kind_is_refused(database: Database) {
     let server = TestServer::start(database).await;
     let _agent = server.agent("edge-1").await;
     let operator = server.operator();
@@ -212,7 +210,7 @@ async fn a_watcher_of_some_kinds_gets_no_others_and_a_kind_that_is_none_is_refus
         .await
         .expect("a watch")
         .into_inner();
-    // What came before is of other kinds: it is passed over.
+    // Events of other kinds are passed over.
     let first = loop {
         let message = events.message().await.expect("no error").expect("no end");
         match message.event {
@@ -226,7 +224,7 @@ async fn a_watcher_of_some_kinds_gets_no_others_and_a_kind_that_is_none_is_refus
     assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
 }
 
-async fn names_beginnings_of_ids_and_verbs_are_understood(database: Database) {
+async fn names_short_ids_and_verbs_before_nouns_are_understood(database: Database) {
     let server = TestServer::start(database).await;
     let rows = Rows {
         devices: 200,
@@ -332,8 +330,7 @@ async fn names_beginnings_of_ids_and_verbs_are_understood(database: Database) {
     let _ = ctl.ok(&["support-bundle", &file.to_string_lossy()]);
     let support = std::fs::read_to_string(&file).expect("a file");
     assert!(support.contains("disk_full"), "{support}");
-    let token = std::fs::read_to_string(server.data().join("admin.token")).expect("a token");
-    assert!(!support.contains(token.trim()), "no secrets");
+    assert!(!support.contains(&server.admin_token()), "no secrets");
 
     let doctor = ctl.run(&["doctor"]);
     assert_eq!(doctor.code, Some(0), "{}\n{}", doctor.stdout, doctor.stderr);

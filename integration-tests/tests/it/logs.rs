@@ -2,18 +2,18 @@
 //! the contract wherever they are told.
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, Database, ServerOptions, TestServer, wait::seen, wait_for,
+    AgentOptions, Ctl, Database, ServerOptions, TestServer, wait::seen, wait_for,
 };
 use serde_json::Value;
 
-/// The lines of a log in JSON; what was printed beside it is left out.
+/// The JSON lines of a log; other output is left out.
 fn lines(log: &str) -> Vec<Value> {
     let objects = log.lines().filter(|line| line.starts_with('{'));
     objects
         .map(|line| {
             let parsed: Value = serde_json::from_str(line).expect("a JSON object");
             for name in parsed.as_object().expect("an object").keys() {
-                // Within a value its quotes would be escaped.
+                // Quotes inside a value would be escaped.
                 let places = ["{", ","].map(|before| format!("{before}\"{name}\":"));
                 let count: usize = places.iter().map(|place| line.matches(place).count()).sum();
                 assert_eq!(count, 1, "{name} in {line}");
@@ -34,8 +34,7 @@ async fn a_failure_reads_the_same_on_the_device_and_on_the_server() {
     let agent = AgentOptions::named("edge-1").env("KERNEX_AGENT_LOG_FORMAT", "json");
     let agent = server.agent_with(agent).await;
     let operator = server.operator();
-    let archive = BundleBuilder::script("app", "1.0", "exit 7").gzip().await;
-    let bundle = operator.push(&archive).await;
+    let bundle = operator.push_script("app", "1.0", "exit 7").await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     let id = operator.device("edge-1").await.id;
 

@@ -3,28 +3,14 @@
 use std::{collections::BTreeSet, fs, net::TcpListener};
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, ServerOptions, TestServer, both_databases, http::HttpClient,
-    server::free_port, wait::seen, wait_for,
+    Database, TestServer, both_databases,
+    http::metric,
+    wait::{next_message, seen},
+    wait_for,
 };
 use kernex_proto::v1::UploadBegin;
 use rustix::process::Signal;
 use serde_json::Value;
-
-async fn monitored(database: Database) -> (TestServer, HttpClient) {
-    let http = HttpClient::at(free_port());
-    let options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
-    (TestServer::start_with(database, options).await, http)
-}
-
-/// The value of a series in a scrape.
-fn value(scrape: &str, series: &str) -> f64 {
-    let line = scrape
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"))
-        .parse()
-        .expect("a number")
-}
 
 both_databases![
     metrics_follow_what_happens_and_name_no_device,
@@ -33,16 +19,10 @@ both_databases![
 ];
 
 async fn metrics_follow_what_happens_and_name_no_device(database: Database) {
-    let (server, http) = monitored(database).await;
+    let (server, http) = TestServer::monitored(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-of-the-world").await;
-    let bundle = operator
-        .push(
-            &BundleBuilder::script("thermostat", "1.0", "true")
-                .gzip()
-                .await,
-        )
-        .await;
+    let bundle = operator.push_script("thermostat", "1.0", "true").await;
     operator
         .deploy_and_finish(&bundle, "edge-of-the-world")
         .await;
@@ -74,9 +54,9 @@ async fn metrics_follow_what_happens_and_name_no_device(database: Database) {
             ("kernex_connections_open", 2.0..f64::MAX),
             ("kernex_watchers", 0.0..1.0),
         ];
-        let shown = all
-            .iter()
-            .all(|(series, range)| range.contains(&value(&scrape, series)));
+        let shown = all.iter().all(|(series, range)| {
+            metric(&scrape, series).is_some_and(|value| range.contains(&value))
+        });
         seen(shown, scrape.clone()).map(|_| scrape)
     })
     .await;
@@ -90,23 +70,19 @@ async fn metrics_follow_what_happens_and_name_no_device(database: Database) {
 }
 
 async fn devices_that_drift_are_counted_until_they_settle(database: Database) {
-    let (server, http) = monitored(database).await;
+    let (server, http) = TestServer::monitored(database).await;
     let operator = server.operator();
     let agents = [server.agent("edge-1").await, server.agent("edge-2").await];
     let drifted = async |wanted: f64| {
         wait_for(&format!("{wanted} to be counted"), || async {
-            let counted = value(&http.get("/metrics").await.body, "kernex_devices_drifted");
-            seen(counted == wanted, counted)
+            let counted = http.metric("kernex_devices_drifted").await;
+            seen(counted == Some(wanted), counted)
         })
         .await
     };
     let bundles = [
-        operator
-            .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-            .await,
-        operator
-            .push(&BundleBuilder::script("db", "1.0", "true").gzip().await)
-            .await,
+        operator.push_script("app", "1.0", "true").await,
+        operator.push_script("db", "1.0", "true").await,
     ];
     for agent in &agents {
         for bundle in &bundles {
@@ -131,7 +107,7 @@ async fn devices_that_drift_are_counted_until_they_settle(database: Database) {
 }
 
 async fn a_refused_handshake_and_a_watch_are_counted(database: Database) {
-    let (server, http) = monitored(database).await;
+    let (server, http) = TestServer::monitored(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     device.device = kernex_proto::ids::DeviceId::generate();
@@ -143,28 +119,24 @@ async fn a_refused_handshake_and_a_watch_are_counted(database: Database) {
         .await
         .unwrap()
         .into_inner();
-    watch.message().await.unwrap();
+    next_message(&mut watch).await.unwrap();
     wait_for("both to be counted", || async {
-        let scrape = http.get("/metrics").await.body;
-        let refused = value(
-            &scrape,
-            "kernex_handshakes_total{result=\"unauthenticated\"}",
-        );
-        let watchers = value(&scrape, "kernex_watchers");
-        seen((refused, watchers) == (1.0, 1.0), (refused, watchers))
+        let refused = http.metric("kernex_handshakes_total{result=\"unauthenticated\"}");
+        let counted = [refused.await, http.metric("kernex_watchers").await];
+        seen(counted == [Some(1.0); 2], counted)
     })
     .await;
     drop(watch);
     wait_for("the watch to be gone", || async {
-        let watchers = value(&http.get("/metrics").await.body, "kernex_watchers");
-        seen(watchers == 0.0, watchers)
+        let watchers = http.metric("kernex_watchers").await;
+        seen(watchers == Some(0.0), watchers)
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_on_the_dashboard_exists_in_a_scrape() {
-    let (_server, http) = monitored(Database::Sqlite).await;
+    let (_server, http) = TestServer::monitored(Database::Sqlite).await;
     let scrape = http.get("/metrics").await;
     assert_eq!(scrape.status, 200);
     let there: BTreeSet<&str> = scrape.body.lines().filter_map(name_of_series).collect();
@@ -216,7 +188,7 @@ fn queries(value: &Value, names: &mut BTreeSet<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readiness_probe_fails_while_the_server_drains() {
-    let (mut server, http) = monitored(Database::Sqlite).await;
+    let (mut server, http) = TestServer::monitored(Database::Sqlite).await;
     assert_eq!(http.get("/healthz").await.status, 200);
     assert_eq!(http.get("/readyz").await.status, 200);
     let operator = server.operator();
@@ -246,7 +218,7 @@ async fn the_readiness_probe_fails_while_the_server_drains() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_other_than_scrapes_are_refused_and_silent_clients_cut_off() {
-    let (_server, http) = monitored(Database::Sqlite).await;
+    let (_server, http) = TestServer::monitored(Database::Sqlite).await;
     let silent = http.send(b"GET /metrics HT").await;
     let unknown = http.get("/etc/passwd").await;
     assert_eq!(unknown.status, 404);

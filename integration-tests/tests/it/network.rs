@@ -1,4 +1,4 @@
-//! Into any network: proxies, certificates of other authorities, several addresses.
+//! Ways into any network: proxies, certificates of other authorities, several addresses.
 
 use std::{
     fs,
@@ -94,7 +94,7 @@ async fn kernexctl_goes_through_a_proxy_and_says_what_is_wrong_with_it() {
     let unspoken = ctl.run(&["device", "list", "--proxy", "socks5://u:s3cret@p:1"]);
     assert_eq!(unspoken.code, Some(2), "{}", unspoken.stderr);
     assert!(!unspoken.stderr.contains("s3cret"), "{}", unspoken.stderr);
-    // This machine is not behind the proxy.
+    // Addresses of this machine do not go through the proxy.
     let mut near = Ctl::on(&server).command(&["device", "list", "--context", "test"]);
     let output = near
         .env("https_proxy", "http://127.0.0.1:1")
@@ -103,7 +103,7 @@ async fn kernexctl_goes_through_a_proxy_and_says_what_is_wrong_with_it() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// An authority of somebody else, with the files of a certificate from it.
+/// Another certificate authority, with the files of a certificate from it.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
@@ -138,7 +138,7 @@ impl Authority {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_another_authority_is_for_those_who_do_not_pin_and_is_read_again() {
+async fn a_certificate_of_another_authority_serves_clients_without_a_pin_and_is_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(&folder.path().join("one"));
     authority.issue(folder.path(), "localhost");
@@ -148,17 +148,17 @@ async fn a_certificate_of_another_authority_is_for_those_who_do_not_pin_and_is_r
         .env("KERNEX_TLS_KEY", path("tls.key"));
     let server = TestServer::start_with(Database::Sqlite, options).await;
     let url = format!("https://localhost:{}", server.port());
-    // Whoever pins the server's own CA still meets that.
+    // A client that pins the server's own CA still meets that.
     let ctl = Ctl::on(&server);
     let _ = ctl.ok(&["device", "list", "--context", "test"]);
     let _pinned = server.agent("pinned").await;
 
-    let token = fs::read_to_string(server.data().join("admin.token")).unwrap();
+    let token = server.admin_token();
     let list = |roots: &str| {
         let mut command = ctl.command(&["device", "list"]);
         command
             .env("KERNEX_SERVER", &url)
-            .env("KERNEX_TOKEN", token.trim())
+            .env("KERNEX_TOKEN", &token)
             .env("KERNEX_CA", "system")
             .env("SSL_CERT_FILE", roots);
         let output = command.output().unwrap();
@@ -228,7 +228,7 @@ async fn an_agent_goes_on_to_the_next_address_when_one_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_printed_at_the_first_start_works_as_it_stands() {
+async fn the_commands_printed_at_the_first_start_work() {
     let server = TestServer::start(Database::Sqlite).await;
     let log = server.process().log();
     let next = log

@@ -1,7 +1,7 @@
 //! Reports of a device, and what the server makes of them.
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, RawIdentity, RawSession, TestServer, both_databases,
+    Database, RawIdentity, RawSession, TestServer, both_databases,
     operator::Operator,
     raw_agent::{failed, succeeded},
 };
@@ -31,9 +31,7 @@ async fn setup(database: kernex_integration_tests::Database) -> Setup {
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let deployment = operator.deploy(&bundle, &["edge-1"]).await;
     let (command, deploy) = session.deploy_command().await;
     Setup {
@@ -108,7 +106,7 @@ async fn a_failed_outcome_finishes_the_deployment_with_its_detail(database: Data
         output_tail: "the last words\n".into(),
         ..failed(FailureReason::ScriptFailed, "deploy.script exited with 7")
     };
-    // Accepted may get lost on the way: an outcome jumps forward from any open state.
+    // The `accepted` report may get lost: an outcome jumps forward from any open state.
     assert_eq!(
         setup.session.outcome(&setup.command, 1, outcome).await,
         Disposition::Applied
@@ -192,9 +190,7 @@ async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let id = operator
         .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest.clone(),
@@ -308,7 +304,7 @@ async fn a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside(database:
         setup.session.outcome(&stranger, 1, outcome.clone()).await,
         Disposition::Unknown
     );
-    // The target exists, the number does not: as after a database was restored.
+    // The target exists, the attempt does not, as after a database was restored.
     let known = setup.command.attempt.clone().unwrap();
     let later = AttemptRef {
         attempt: 9,
@@ -329,7 +325,7 @@ async fn an_accepted_attempt_missing_from_the_journal_is_closed(database: Databa
     let mut setup = setup(database).await;
     setup.session.accept(&setup.command, 1).await;
     drop(setup.session);
-    // A new journal that knows nothing of it: the disk was wiped.
+    // A new journal does not know the attempt: the disk was wiped.
     setup.device.journal = kernex_proto::ids::JournalId::generate();
     let mut session = setup.device.connect(&setup.server).await;
     session.heartbeat(1).await;

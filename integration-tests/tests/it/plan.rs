@@ -31,9 +31,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
     away.stop();
     operator.offline("edge-2").await;
 
-    let fine = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let fine = operator.push_script("app", "1.0", "true").await;
     let plan = ctl.run(&[
         "deploy", "app:1.0", "--device", "edge-1", "edge-2", "--plan", "-o", "json",
     ]);
@@ -67,9 +65,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
     assert_eq!(plans[0]["verdict"], "already_active", "{plans}");
 
     let alien = json!({"name": "app", "version": "9.0", "requires": {"arch": "pdp11", "disk_bytes": 1_u64 << 62}});
-    operator
-        .push(&BundleBuilder::with_manifest(&alien).gzip().await)
-        .await;
+    operator.push_manifest(&alien).await;
     let plan = ctl.run(&[
         "deploy", "app:9.0", "--device", "edge-1", "--plan", "-o", "json",
     ]);
@@ -83,13 +79,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
         .collect();
     assert_eq!(reasons, ["requirements", "disk_full"], "{plans}");
 
-    let slow = operator
-        .push(
-            &BundleBuilder::script("slow", "1.0", "sleep 3600")
-                .gzip()
-                .await,
-        )
-        .await;
+    let slow = operator.push_script("slow", "1.0", "sleep 3600").await;
     let id = operator.deploy(&slow, &["edge-1"]).await;
     operator.target_in(&id, &[AttemptState::Running]).await;
     wait_for("the device to be busy", || async {
@@ -129,10 +119,7 @@ async fn a_plan_of_an_unknown_bundle_fails_like_a_deployment(database: Database)
             .code,
         Some(5)
     );
-    server
-        .operator()
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    server.operator().push_script("app", "1.0", "true").await;
     assert_eq!(
         ctl.run(&["deploy", "app:1.0", "--device", "nobody", "--plan"])
             .code,

@@ -1,26 +1,22 @@
-//! Why a device is away, what a target waits for, what was ordered, what scripts printed, and who
-//! made an event.
+//! Why a device is away, what a target waits for, and who made an event.
 
 use std::time::Duration;
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, Operator, ServerOptions, TestServer, both_databases,
-    raw_agent::succeeded, wait::LIMIT,
+    Ctl, Database, Operator, ServerOptions, TestServer, both_databases, raw_agent::succeeded,
+    wait::LIMIT,
 };
 use kernex_proto::v1::{
-    AttemptState, AwayReason, CreateDeploymentRequest, Device, DeviceStatus, Event, OutputStream,
-    PauseDeploymentRequest, Phase, Rollout, Schedule, Step, Target, WaitReason, WatchEventsRequest,
+    AttemptState, AwayReason, CreateDeploymentRequest, Device, DeviceStatus, Event,
+    PauseDeploymentRequest, Phase, Rollout, Schedule, Target, WaitReason, WatchEventsRequest,
     phase::Size,
 };
-use serde_json::json;
 
 both_databases![
     a_device_that_is_away_says_since_when_and_why,
     a_device_that_is_refused_says_why,
-    a_target_that_waits_says_for_what,
-    an_order_reads_back_whole,
-    the_output_of_the_last_run_is_one_command,
-    events_name_their_device_their_maker_and_why,
+    a_waiting_target_says_what_it_waits_for,
+    an_event_names_its_device_its_maker_and_its_reason,
 ];
 
 async fn away(operator: &Operator, name: &str, reason: AwayReason) -> Device {
@@ -76,7 +72,7 @@ async fn a_device_that_is_away_says_since_when_and_why(database: Database) {
     drop(session);
     server.start_again().await;
     away(&server.operator(), "stays", AwayReason::ServerGone).await;
-    // What was known before the power cut still is.
+    // Reasons from before the power cut are still known.
     away(&server.operator(), "left", AwayReason::Closed).await;
 }
 
@@ -93,7 +89,7 @@ async fn a_device_that_is_refused_says_why(database: Database) {
         device.away_detail.contains("protocol too old"),
         "{device:?}"
     );
-    // It tries again and again; that is shown once.
+    // The device tries again and again; the reason is shown once.
     let refused = old.try_connect(&server).await;
     assert!(refused.is_err(), "it still is");
     let kinds = events(&operator)
@@ -113,7 +109,7 @@ async fn events(operator: &Operator) -> Vec<Event> {
     let answers = operator.events().watch_events(request).await;
     let mut answers = answers.expect("events can be watched").into_inner();
     let mut events = Vec::new();
-    // Whatever comes within a moment; the tests wait for their last event before they ask.
+    // Every event that comes within a moment. The tests wait for their last event before they ask.
     while let Ok(Ok(Some(answer))) =
         tokio::time::timeout(Duration::from_secs(2), answers.message()).await
     {
@@ -129,18 +125,14 @@ async fn waits(operator: &Operator, id: &str, device: &str) -> (WaitReason, Stri
     (target.waits_for(), target.waits_detail.clone())
 }
 
-async fn a_target_that_waits_says_for_what(database: Database) {
+async fn a_waiting_target_says_what_it_waits_for(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
     server.raw_device("edge-2").await;
-    let app = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let newer = operator
-        .push(&BundleBuilder::script("app", "2.0", "true").gzip().await)
-        .await;
+    let app = operator.push_script("app", "1.0", "true").await;
+    let newer = operator.push_script("app", "2.0", "true").await;
 
     let both = operator.deploy(&app, &["edge-1", "edge-2"]).await;
     assert_eq!(
@@ -157,7 +149,7 @@ async fn a_target_that_waits_says_for_what(database: Database) {
         waits(&operator, &both, "edge-1").await.0,
         WaitReason::Unspecified
     );
-    // The device works on something else of that name.
+    // The device is busy with another attempt of that name.
     let next = operator.deploy(&newer, &["edge-1"]).await;
     assert_eq!(
         waits(&operator, &next, "edge-1").await,
@@ -236,158 +228,13 @@ async fn a_target_that_waits_says_for_what(database: Database) {
     );
 }
 
-async fn an_order_reads_back_whole(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    for name in ["edge-1", "edge-2", "edge-3"] {
-        server.raw_device(name).await;
-        operator
-            .label(name, &[("site", "berlin"), ("rack", name)])
-            .await;
-    }
-    server.raw_device("other").await;
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let ctl = Ctl::on(&server);
-    let made = ctl.json(&[
-        "deploy",
-        "app:1.0",
-        "--to",
-        "site=berlin",
-        "--device",
-        "other",
-        "--message",
-        "the fix for 17",
-        "--phases",
-        "1,100%",
-        "--soak",
-        "10m",
-        "--max-failures",
-        "1",
-        "--on-failure",
-        "rollback",
-        "--approve",
-        "--max-in-flight",
-        "5",
-        "--budget",
-        "rack=2",
-        "--window",
-        "daily 02:00-04:00 UTC",
-        "--delivery-timeout",
-        "2d",
-        "--execution-timeout",
-        "30m",
-    ]);
-    let id = made[0]["id"].as_str().expect("an id").to_owned();
-    let shown = ctl.json(&["deployment", "get", &id]);
-    let tokens = ctl.json(&["token", "list"]);
-    let ordered = json!({
-        "selector": "site=berlin",
-        "named_devices": 1,
-        "message": "the fix for 17",
-        "created_from": "127.0.0.1",
-        "token_id": tokens[0]["id"],
-        "delivery_timeout_seconds": 172_800,
-        "execution_timeout_seconds": 1_800,
-    });
-    for (field, value) in ordered.as_object().expect("fields") {
-        assert_eq!(&shown[field], value, "{field}: {shown}");
-    }
-    let rollout = &shown["rollout"];
-    assert_eq!(rollout["max_in_flight"], 5, "{rollout}");
-    assert_eq!(rollout["budgets"], json!([{"label": "rack", "max": 2}]));
-    assert_eq!(rollout["approval"], true, "{rollout}");
-    assert_eq!(rollout["on_failure"], "rollback", "{rollout}");
-    assert_eq!(rollout["phases"][0]["count"], 1, "{rollout}");
-    assert_eq!(rollout["phases"][1]["percent"], 100.0, "{rollout}");
-    assert_eq!(shown["created_by"], "admin");
-    assert_eq!(shown["phases"][0]["soak_seconds"], 600);
-    assert_eq!(shown["phases"][0]["max_failures"], "1");
-    assert_eq!(shown["schedule"]["windows"][0], "daily 02:00-04:00 UTC");
-    let text = ctl.ok(&["deployment", "get", &id]);
-    for part in [
-        "devices that match site=berlin, and 1 device by name",
-        "the fix for 17",
-        "by admin from 127.0.0.1",
-        "2d to reach a device, 30m once it has begun",
-        "2 of the same rack",
-        "return what was deployed",
-    ] {
-        assert!(text.contains(part), "{part} in\n{text}");
-    }
-    let long = "x".repeat(1001);
-    let refused = ctl.run(&["deploy", "app:1.0", "--device", "other", "--message", &long]);
-    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-}
-
-async fn the_output_of_the_last_run_is_one_command(database: Database) {
-    let server = TestServer::start(database).await;
-    let operator = server.operator();
-    let _agent = server.agent("edge-1").await;
-    let manifest = json!({
-        "name": "app", "version": "1.0",
-        "hooks": { "pre": "echo ready" },
-        "deploy": { "script": "echo one; sleep 0.2; echo oops >&2; sleep 0.2; echo two" },
-    });
-    let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
-    let bundle = operator.push(&archive).await;
-    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-    assert_eq!(target.state(), AttemptState::Succeeded);
-    let marks: Vec<(Step, OutputStream)> = target
-        .output_marks
-        .iter()
-        .map(|mark| (mark.step(), mark.stream()))
-        .collect();
-    assert_eq!(
-        marks,
-        [
-            (Step::PreHook, OutputStream::Stdout),
-            (Step::Script, OutputStream::Stdout),
-            (Step::Script, OutputStream::Stderr),
-            (Step::Script, OutputStream::Stdout),
-        ]
-    );
-    let ctl = Ctl::on(&server);
-    let text = ctl.ok(&["output", "edge-1"]);
-    let expected = "--- hooks.pre\n| ready\n--- deploy.script\n| one\n! oops\n| two\n";
-    assert!(text.ends_with(expected), "{text}");
-    assert_eq!(
-        ctl.ok(&["output", "edge-1", "--raw"]),
-        "ready\none\noops\ntwo\n"
-    );
-    let json = ctl.json(&["output", "--deployment", &target.deployment_id]);
-    assert_eq!(json[0]["device_name"], "edge-1");
-    assert_eq!(json[0]["output"][2]["stream"], "stderr");
-    assert_eq!(json[0]["output"][2]["text"], "oops\n");
-
-    // A failure goes back, and that is a step of its own.
-    let manifest = json!({
-        "name": "app", "version": "2.0",
-        "deploy": { "script": "echo broken; exit 7" },
-    });
-    let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
-    let bundle = operator.push(&archive).await;
-    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-    assert_eq!(target.state(), AttemptState::Failed);
-    let text = ctl.ok(&["output", "edge-1"]);
-    assert!(
-        text.contains("--- deploy.script\n| broken\n--- going back\n"),
-        "{text}"
-    );
-    let nobody = ctl.run(&["output", "nobody"]);
-    assert_eq!(nobody.code, Some(5), "{}", nobody.stderr);
-}
-
-async fn events_name_their_device_their_maker_and_why(database: Database) {
+async fn an_event_names_its_device_its_maker_and_its_reason(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
     operator.online("edge-1").await;
     operator.label("edge-1", &[("site", "berlin")]).await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "exit 3").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "exit 3").await;
     operator.deploy_and_finish(&bundle, "edge-1").await;
     agent.stop();
     away(&operator, "edge-1", AwayReason::Closed).await;

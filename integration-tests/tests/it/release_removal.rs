@@ -8,13 +8,13 @@ use std::{
 };
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, Operator, TestAgent, TestServer, wait::seen, wait_for,
+    Ctl, Database, Operator, TestAgent, TestServer, wait::seen, wait_for,
 };
 use kernex_proto::v1::{
     AttemptState, CancelDeploymentRequest, Device, FailureReason, HaltDeploymentRequest, Target,
 };
 
-/// Folders that scripts mount, and the end of those mounts: before anything is removed with them.
+/// Folders that scripts mount. Dropping this unmounts them before any folder is removed.
 struct Mounts {
     folder: tempfile::TempDir,
     state: PathBuf,
@@ -90,14 +90,12 @@ impl Drop for Mounts {
 }
 
 async fn deploy(operator: &Operator, version: &str, script: &str) -> Target {
-    let archive = BundleBuilder::script("app", version, script).gzip().await;
-    let bundle = operator.push(&archive).await;
+    let bundle = operator.push_script("app", version, script).await;
     operator.deploy_and_finish(&bundle, "edge-1").await
 }
 
 async fn begin(operator: &Operator, version: &str, script: &str) -> String {
-    let archive = BundleBuilder::script("app", version, script).gzip().await;
-    let bundle = operator.push(&archive).await;
+    let bundle = operator.push_script("app", version, script).await;
     operator.deploy(&bundle, &["edge-1"]).await
 }
 
@@ -145,7 +143,7 @@ async fn a_failed_release_with_a_mount(database: Database) {
             .join("rootfs/data/kept")
             .exists()
     );
-    // It is in nobody's way, counts for nothing, and nothing goes back to it.
+    // The folder blocks no deployment, is not counted, and is never gone back to.
     for version in ["2.0", "3.0", "4.0", "5.0"] {
         let target = deploy(&operator, version, "true").await;
         assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
@@ -201,7 +199,7 @@ async fn old_releases_stay_until_their_mounts_are_gone() {
     left(&operator, 2).await;
     mounts.is_untouched();
     assert_eq!(agent.releases("app").len(), 5);
-    // A start looks again: what is still in the way still stays, what is not goes.
+    // A start looks again: folders that are still mounted stay, the others go.
     agent.kill();
     agent.start_again();
     left(&operator, 2).await;

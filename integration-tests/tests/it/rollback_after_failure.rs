@@ -3,9 +3,7 @@
 
 use std::fs;
 
-use kernex_integration_tests::{
-    BundleBuilder, Database, TestServer, both_databases, wait::seen, wait_for,
-};
+use kernex_integration_tests::{Database, TestServer, both_databases, wait::seen, wait_for};
 use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Step};
 use serde_json::json;
 
@@ -28,18 +26,14 @@ async fn a_failed_release_goes_back_and_server_and_device_agree(database: Databa
         "name": "app", "version": "1.0",
         "deploy": {"script": says("deploy")}, "rollback": {"script": says("rollback")},
     });
-    let good = operator
-        .push(&BundleBuilder::with_manifest(&good).gzip().await)
-        .await;
+    let good = operator.push_manifest(&good).await;
     operator.deploy_and_finish(&good, "edge-1").await;
     let bad = json!({
         "name": "app", "version": "2.0",
         "deploy": {"script": says("deploy")},
         "health": {"tcp": format!("127.0.0.1:{}", kernex_integration_tests::server::free_port()), "retries": 0},
     });
-    let bad = operator
-        .push(&BundleBuilder::with_manifest(&bad).gzip().await)
-        .await;
+    let bad = operator.push_manifest(&bad).await;
     let target = operator.deploy_and_finish(&bad, "edge-1").await;
     assert_eq!(target.reason(), FailureReason::HealthCheck, "{target:?}");
     assert!(target.message.ends_with("; went back to 1.0"), "{target:?}");
@@ -62,14 +56,10 @@ async fn a_failed_rollback_reports_both_failures(database: Database) {
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
     let good = json!({"name": "app", "version": "1.0", "rollback": {"script": "exit 9"}});
-    let good = operator
-        .push(&BundleBuilder::with_manifest(&good).gzip().await)
-        .await;
+    let good = operator.push_manifest(&good).await;
     operator.deploy_and_finish(&good, "edge-1").await;
     let bad = json!({"name": "app", "version": "2.0", "hooks": {"post": "exit 8"}});
-    let bad = operator
-        .push(&BundleBuilder::with_manifest(&bad).gzip().await)
-        .await;
+    let bad = operator.push_manifest(&bad).await;
     let target = operator.deploy_and_finish(&bad, "edge-1").await;
     assert_eq!(target.reason(), FailureReason::RollbackFailed, "{target:?}");
     assert!(
@@ -86,12 +76,13 @@ async fn an_agent_that_replaces_itself_continues_with_health(database: Database)
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let archive = BundleBuilder::with_manifest(&json!({
-        "name": "agent", "version": "2.0", "restart": "expected",
-        "deploy": {"script": "kill $KERNEX_AGENT_PID; exit 75"},
-        "health": {"command": "echo well"},
-    }));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let bundle = operator
+        .push_manifest(&json!({
+            "name": "agent", "version": "2.0", "restart": "expected",
+            "deploy": {"script": "kill $KERNEX_AGENT_PID; exit 75"},
+            "health": {"command": "echo well"},
+        }))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     assert!(
         agent.ended_within(kernex_integration_tests::wait::LIMIT),
@@ -120,22 +111,18 @@ async fn going_back_to_an_agent_that_replaces_itself_continues_with_health(datab
         "deploy": {"script": format!("{}; test $KERNEX_STEP = script || {{ kill $KERNEX_AGENT_PID; exit 75; }}", says("script"))},
         "health": {"command": says("health")},
     });
-    let good = operator
-        .push(&BundleBuilder::with_manifest(&good).gzip().await)
-        .await;
+    let good = operator.push_manifest(&good).await;
     operator.deploy_and_finish(&good, "edge-1").await;
     fs::remove_file(&lines).unwrap();
     let bad = json!({"name": "agent", "version": "2.0", "hooks": {"post": "exit 8"}});
-    let bad = operator
-        .push(&BundleBuilder::with_manifest(&bad).gzip().await)
-        .await;
+    let bad = operator.push_manifest(&bad).await;
     let id = operator.deploy(&bad, &["edge-1"]).await;
     assert!(
         agent.ended_within(kernex_integration_tests::wait::LIMIT),
         "the agent did not stop"
     );
     let target = operator.target(&id).await;
-    // What it is at may have been on its way when the agent stopped.
+    // The progress report may have been lost when the agent stopped.
     assert!(
         matches!(
             target.state(),
@@ -167,9 +154,7 @@ async fn a_device_back_after_its_execution_time_is_stopped_before_it_goes_on(dat
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let good = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let good = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&good, "edge-1").await;
     let well = server.scratch().join("well");
     let late = json!({
@@ -177,9 +162,7 @@ async fn a_device_back_after_its_execution_time_is_stopped_before_it_goes_on(dat
         "deploy": {"script": "kill $KERNEX_AGENT_PID; exit 75"},
         "health": {"command": format!("echo well > {}", well.display())},
     });
-    let late = operator
-        .push(&BundleBuilder::with_manifest(&late).gzip().await)
-        .await;
+    let late = operator.push_manifest(&late).await;
     let id = operator
         .deploy_for(CreateDeploymentRequest {
             bundle: late.digest.clone(),
@@ -217,10 +200,11 @@ async fn a_machine_that_stops_right_after_exit_75_continues(database: Database) 
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let archive = BundleBuilder::with_manifest(&json!({
-        "name": "app", "version": "2.0", "restart": "expected", "deploy": {"script": "exit 75"},
-    }));
-    let bundle = operator.push(&archive.gzip().await).await;
+    let bundle = operator
+        .push_manifest(&json!({
+            "name": "app", "version": "2.0", "restart": "expected", "deploy": {"script": "exit 75"},
+        }))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     wait_for("the release to be current", || async {
         let current = agent.current("app");

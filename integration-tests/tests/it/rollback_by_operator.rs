@@ -4,14 +4,13 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, Operator, TestServer, both_databases, wait::seen, wait_for,
+    Ctl, Database, Operator, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::{AttemptState, Bundle, DeploymentResult, RollbackVerdict, Target};
 
 async fn version(operator: &Operator, version: &str) -> Bundle {
     let script = "echo deploy $KERNEX_BUNDLE_VERSION";
-    let archive = BundleBuilder::script("app", version, script).gzip().await;
-    operator.push(&archive).await
+    operator.push_script("app", version, script).await
 }
 
 async fn by_device(operator: &Operator, id: &str) -> Vec<Target> {
@@ -168,9 +167,7 @@ async fn a_rollback_stops_its_deployment_first(database: Database) {
         operator.deploy_and_finish(&old, &agent.name).await;
     }
     let script = r#"test "$KERNEX_DEVICE_NAME" = edge-1 || sleep 3600"#;
-    let bad = operator
-        .push(&BundleBuilder::script("app", "2.0", script).gzip().await)
-        .await;
+    let bad = operator.push_script("app", "2.0", script).await;
     let deployed = operator.deploy(&bad, &["edge-1", "edge-2"]).await;
     wait_for("one to be done and one to be at work", || async {
         let targets = by_device(&operator, &deployed).await;
@@ -218,9 +215,7 @@ async fn an_impossible_rollback_is_refused_with_its_reason(database: Database) {
     let _agents = [server.agent("edge-1").await, server.agent("edge-2").await];
     let old = version(&operator, "1.0").await;
     operator.deploy_and_finish(&old, "edge-1").await;
-    let failing = operator
-        .push(&BundleBuilder::script("app", "2.0", "exit 3").gzip().await)
-        .await;
+    let failing = operator.push_script("app", "2.0", "exit 3").await;
     let deployed = operator.deploy(&failing, &["edge-1", "edge-2"]).await;
     operator.finished(&deployed).await;
     let refused = ctl.run(&["deployment", "rollback", &deployed, "--yes"]);

@@ -17,7 +17,7 @@ fn example(version: &str) -> String {
     binaries::workspace().join(folder).display().to_string()
 }
 
-/// What `deploy --watch -o name`-less commands leave for the next one: the newest deployment.
+/// The newest deployment, which is the one the command before has made.
 fn newest(ctl: &Ctl<'_>) -> Value {
     ctl.json(&["deployment", "list", "--limit", "1"])[0].clone()
 }
@@ -92,7 +92,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     runs_everywhere(&operator, &agents, "1.0").await;
 
-    // 2.0 looks well to everybody who is asked, and is tried on three.
+    // The plan for 2.0 looks good, and three devices try it.
     let _ = ctl.ok(&["bundle", "push", &example("2.0")]);
     let plan = ctl.json(&["deploy", "--plan", "app:2.0", "--to", "*"]);
     assert_eq!(plan.as_array().map(Vec::len), Some(DEVICES), "{plan}");
@@ -144,7 +144,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     let canary = text(canary[0], "device");
     assert_eq!(fs::read_link(&seat).unwrap().to_str(), Some(canary));
 
-    // The one that was well goes back too, without anybody asking for it.
+    // The device that succeeded goes back, too, without an order.
     assert_eq!(
         (text(back, "rolls_back"), text(back, "created_by")),
         (text(&bad, "id"), "kernex"),
@@ -190,7 +190,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     );
     runs_everywhere(&operator, &agents, "2.1").await;
 
-    // And all of it stays on record.
+    // The history of all this stays.
     assert_eq!(
         told(&history(&ctl, canary)),
         [

@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, TestServer, both_databases,
+    Ctl, Database, TestServer, both_databases,
     wait::{seen, wait_for},
 };
 use kernex_proto::v1::DeploymentState;
@@ -40,9 +40,7 @@ async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Data
         agents.push(server.agent(name).await);
     }
     let script = format!("test -e {}", fixed.display());
-    let _ = operator
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let _ = operator.push_script("app", "1.0", &script).await;
     let made = ctl.json(&[
         "deploy",
         "app:1.0",
@@ -105,9 +103,7 @@ async fn a_watch_prints_a_json_line_for_each_change(database: Database) {
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let _agent = server.agent("edge-1").await;
     for (version, script) in [("1.0", "true"), ("2.0", "true"), ("3.0", "exit 4")] {
-        let _ = operator
-            .push(&BundleBuilder::script("app", version, script).gzip().await)
-            .await;
+        let _ = operator.push_script("app", version, script).await;
     }
     let first = ctl.run(&["deploy", "app:1.0", "--to", "*", "--watch"]);
     assert_eq!(first.code, Some(0), "{}", first.stderr);
@@ -156,9 +152,7 @@ async fn phases_come_from_a_file_and_wait_for_approval(database: Database) {
         "phases:\n- size: 1\n  max-failures: 10%\napprove: true\n",
     )
     .unwrap();
-    let _ = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let _ = operator.push_script("app", "1.0", "true").await;
     let made = ctl.json(&[
         "deploy",
         "app:1.0",
@@ -202,9 +196,7 @@ async fn a_watch_outside_a_terminal_ends_where_an_operator_has_to_decide(databas
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let _agents = [server.agent("edge-1").await, server.agent("edge-2").await];
     for (version, script) in [("1.0", "true"), ("2.0", "exit 3")] {
-        let _ = operator
-            .push(&BundleBuilder::script("app", version, script).gzip().await)
-            .await;
+        let _ = operator.push_script("app", version, script).await;
     }
     let canary = ["--to", "*", "--canary", "1", "--watch"];
     let approved = [&["deploy", "app:1.0", "--approve"][..], &canary].concat();
@@ -227,7 +219,7 @@ async fn a_watch_outside_a_terminal_ends_where_an_operator_has_to_decide(databas
             assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
         }
     }
-    // For programs too: the last line shows where it stands.
+    // In JSON, too, the last line shows the state.
     let newest = ctl.json(&["deployment", "list", "--limit", "1"]);
     let id = newest[0]["id"].as_str().unwrap();
     let (changes, code) = changes(&ctl, &["deployment", "watch", id]);
@@ -248,9 +240,7 @@ async fn a_rollback_of_canaries_that_all_failed_ends_the_deployment_and_the_watc
     for name in ["edge-1", "edge-2", "edge-3"] {
         agents.push(server.agent(name).await);
     }
-    let _ = operator
-        .push(&BundleBuilder::script("app", "1.0", "exit 3").gzip().await)
-        .await;
+    let _ = operator.push_script("app", "1.0", "exit 3").await;
     let ended = ctl.run(&[
         "deploy",
         "app:1.0",
@@ -280,9 +270,7 @@ async fn a_watch_ends_with_its_reader(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     server.raw_device("edge-1").await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     for (words, code) in [
         (&["deployment", "watch", id.as_str()][..], 130),

@@ -1,14 +1,10 @@
-//! Scheduling: starts, windows, spreads, deadlines, devices that join later and penalised devices.
+//! Scheduling: starts, windows, spreads and deadlines.
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
-use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, Database, ServerOptions, TestServer, both_databases,
-    wait::{seen, wait_for},
-};
-use kernex_proto::v1::{AttemptState, DeploymentResult, DeploymentState, FailureReason};
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
+use kernex_integration_tests::{Ctl, Database, ServerOptions, TestServer, both_databases};
+use kernex_proto::v1::{AttemptState, DeploymentResult};
 use tokio::task::JoinSet;
 
 fn now() -> Timestamp {
@@ -26,10 +22,6 @@ fn window(minutes: i64) -> String {
     format!("daily {}-{} UTC", clock(opens), clock(opens + 60.minutes()))
 }
 
-fn deployment(ctl: &Ctl<'_>, words: &[&str]) -> Value {
-    ctl.json(&[&["deploy"], words].concat())[0].take()
-}
-
 both_databases![
     a_window_holds_a_connected_device_back_and_another_lets_it_begin,
     a_deployment_begins_at_its_start,
@@ -37,40 +29,28 @@ both_databases![
     each_device_of_a_spread_begins_at_its_moment_and_not_before,
     a_deadline_stops_running_targets,
     invalid_schedules_are_refused_with_the_field,
-    a_dynamic_deployment_reaches_devices_that_enrol_or_are_labelled_later,
-    a_device_that_keeps_failing_is_left_out_and_the_others_go_on,
 ];
 
 async fn a_window_holds_a_connected_device_back_and_another_lets_it_begin(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let _agent = server.agent("edge-1").await;
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    operator
-        .push(&BundleBuilder::script("db", "1.0", "true").gzip().await)
-        .await;
+    operator.push_script("app", "1.0", "true").await;
+    operator.push_script("db", "1.0", "true").await;
     let closed = window(120);
-    let held = deployment(
-        &ctl,
-        &["app:1.0", "--device", "edge-1", "--window", &closed],
-    );
+    let held = ctl.deploy(&["app:1.0", "--device", "edge-1", "--window", &closed]);
     let id = held["id"].as_str().unwrap();
     assert_eq!(held["schedule"]["windows"][0], closed.as_str(), "{held}");
     assert!(held["schedule"]["opens_at"].is_string(), "{held}");
-    let open = deployment(
-        &ctl,
-        &[
-            "db:1.0",
-            "--device",
-            "edge-1",
-            "--window",
-            &closed,
-            "--window",
-            &window(-30),
-        ],
-    );
+    let open = ctl.deploy(&[
+        "db:1.0",
+        "--device",
+        "edge-1",
+        "--window",
+        &closed,
+        "--window",
+        &window(-30),
+    ]);
     assert!(open["schedule"]["opens_at"].is_null(), "{open}");
     let done = operator.finished(open["id"].as_str().unwrap()).await;
     assert_eq!(done.result(), DeploymentResult::Succeeded);
@@ -103,11 +83,9 @@ async fn a_deployment_begins_at_its_start(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let _agent = server.agent("edge-1").await;
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    operator.push_script("app", "1.0", "true").await;
     let far = (now() + 60.minutes()).to_string();
-    let waiting = deployment(&ctl, &["app:1.0", "--device", "edge-1", "--at", &far]);
+    let waiting = ctl.deploy(&["app:1.0", "--device", "edge-1", "--at", &far]);
     assert_eq!(
         (&waiting["state"], &waiting["counts"]["held"]),
         (&"scheduled".into(), &1.into()),
@@ -115,10 +93,7 @@ async fn a_deployment_begins_at_its_start(database: Database) {
     );
     // A newer order of the same bundle name takes its place.
     let start = now() + 6.seconds();
-    let scheduled = deployment(
-        &ctl,
-        &["app:1.0", "--device", "edge-1", "--at", &start.to_string()],
-    );
+    let scheduled = ctl.deploy(&["app:1.0", "--device", "edge-1", "--at", &start.to_string()]);
     let given_way = operator.finished(waiting["id"].as_str().unwrap()).await;
     assert_eq!(given_way.counts.unwrap().superseded, 1);
     let id = scheduled["id"].as_str().unwrap();
@@ -138,11 +113,9 @@ async fn each_device_of_a_spread_is_shown_with_its_moment(database: Database) {
     for name in names {
         server.raw_device(name).await;
     }
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    operator.push_script("app", "1.0", "true").await;
     let before = now();
-    let spread = deployment(&ctl, &["app:1.0", "--to", "*", "--spread", "12h"]);
+    let spread = ctl.deploy(&["app:1.0", "--to", "*", "--spread", "12h"]);
     let after = now();
     let id = spread["id"].as_str().unwrap();
     let shown = ctl.json(&["deployment", "get", id]);
@@ -173,12 +146,9 @@ async fn each_device_of_a_spread_is_shown_with_its_moment(database: Database) {
     let table = ctl.ok(&["deployment", "get", id]);
     assert!(table.contains("begins in "), "{table}");
 
-    // With a start it is counted from there; what is without delay says nothing.
+    // With a start the spread is counted from there. A deployment without a delay shows no moment.
     let start = (now() + 20.hours()).to_string();
-    let later = deployment(
-        &ctl,
-        &["app:1.0", "--to", "*", "--spread", "1h", "--at", &start],
-    );
+    let later = ctl.deploy(&["app:1.0", "--to", "*", "--spread", "1h", "--at", &start]);
     let later = ctl.json(&["deployment", "get", later["id"].as_str().unwrap()]);
     for target in later["targets"].as_array().unwrap() {
         let at: Timestamp = target["opens_at"]
@@ -191,29 +161,32 @@ async fn each_device_of_a_spread_is_shown_with_its_moment(database: Database) {
             "{target}"
         );
     }
-    let plain = deployment(&ctl, &["app:1.0", "--to", "*"]);
+    let plain = ctl.deploy(&["app:1.0", "--to", "*"]);
     let plain = ctl.json(&["deployment", "get", plain["id"].as_str().unwrap()]);
     assert!(plain["targets"][0]["opens_at"].is_null(), "{plain}");
 }
 
 async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database: Database) {
-    // Who only listens sends no heartbeat.
+    // A server that only looks at all devices every 5 s would be late by 2.5 s on average. The
+    // median is not moved when a busy machine is late now and then.
+    const DEVICES: usize = 12;
+    const LATE: SignedDuration = SignedDuration::from_secs(1);
+    // These sessions only listen and send no heartbeat.
     let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
     let server = TestServer::start_with(database, options).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let mut sessions = BTreeMap::new();
-    for name in ["edge-1", "edge-2", "edge-3"] {
-        let session = server.raw_device(name).await.connect(&server).await;
-        sessions.insert(name.to_owned(), session);
+    for number in 0..DEVICES {
+        let name = format!("edge-{number}");
+        let session = server.raw_device(&name).await.connect(&server).await;
+        sessions.insert(name, session);
     }
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let spread = deployment(&ctl, &["app:1.0", "--to", "*", "--spread", "10s"]);
+    operator.push_script("app", "1.0", "true").await;
+    let spread = ctl.deploy(&["app:1.0", "--to", "*", "--spread", "12s"]);
     let shown = ctl.json(&["deployment", "get", spread["id"].as_str().unwrap()]);
     let mut told = JoinSet::new();
     for target in shown["targets"].as_array().unwrap() {
-        // Nothing is shown of a moment that is past.
+        // A moment that has passed is not shown.
         let at: Option<Timestamp> = target["opens_at"].as_str().map(|at| at.parse().unwrap());
         let mut session = sessions
             .remove(target["device_name"].as_str().unwrap())
@@ -223,16 +196,23 @@ async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database: D
             (at, now())
         });
     }
-    let mut count = 0;
+    let mut delays = Vec::new();
     while let Some(told) = told.join_next().await {
-        let (opens, begun) = told.unwrap();
-        assert!(
-            opens.is_none_or(|opens| begun >= opens),
-            "begun at {begun}, {opens:?} was its moment"
-        );
-        count += usize::from(opens.is_some());
+        let (Some(opens), begun) = told.unwrap() else {
+            continue;
+        };
+        assert!(begun >= opens, "begun at {begun}, {opens} was its moment");
+        delays.push(begun.duration_since(opens));
     }
-    assert!(count > 0, "every moment was past when it was looked at");
+    delays.sort();
+    assert!(
+        delays.len() > DEVICES / 2,
+        "most moments were to come: {delays:?}"
+    );
+    assert!(
+        delays[delays.len() / 2] < LATE,
+        "after their moments: {delays:?}"
+    );
 }
 
 async fn a_deadline_stops_running_targets(database: Database) {
@@ -240,25 +220,19 @@ async fn a_deadline_stops_running_targets(database: Database) {
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let agent = server.agent("edge-1").await;
     operator
-        .push(
-            &BundleBuilder::script(
-                "app",
-                "1.0",
-                "echo $$ > \"$KERNEX_STATE_DIR/pid\"; sleep 3600",
-            )
-            .gzip()
-            .await,
+        .push_script(
+            "app",
+            "1.0",
+            "echo $$ > \"$KERNEX_STATE_DIR/pid\"; sleep 3600",
         )
         .await;
-    let running = deployment(&ctl, &["app:1.0", "--device", "edge-1", "--deadline", "8s"]);
+    let running = ctl.deploy(&["app:1.0", "--device", "edge-1", "--deadline", "8s"]);
     let id = running["id"].as_str().unwrap();
     let done = operator.finished(id).await;
     assert_eq!(done.result(), DeploymentResult::Failed);
     assert_eq!(operator.target(id).await.state(), AttemptState::Expired);
     // The device may go on with something else: its script was killed, and it said so.
-    let next = operator
-        .push(&BundleBuilder::script("app", "2.0", "true").gzip().await)
-        .await;
+    let next = operator.push_script("app", "2.0", "true").await;
     assert_eq!(
         operator.deploy_and_finish(&next, "edge-1").await.state(),
         AttemptState::Succeeded
@@ -270,9 +244,7 @@ async fn invalid_schedules_are_refused_with_the_field(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let _device = server.raw_device("edge-1").await;
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    operator.push_script("app", "1.0", "true").await;
     for (flags, said) in [
         (
             &["--window", "Feb 30 02:00-04:00 UTC"][..],
@@ -326,119 +298,5 @@ async fn invalid_schedules_are_refused_with_the_field(database: Database) {
         Some(5),
         "an empty match is an error: {}",
         nobody.stderr
-    );
-}
-
-async fn a_dynamic_deployment_reaches_devices_that_enrol_or_are_labelled_later(database: Database) {
-    let server = TestServer::start(database).await;
-    let (operator, ctl) = (server.operator(), Ctl::on(&server));
-    operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
-    let made = deployment(
-        &ctl,
-        &[
-            "app:1.0",
-            "--to",
-            "site=berlin,kernex.io/os=linux",
-            "--dynamic",
-        ],
-    );
-    let id = made["id"].as_str().unwrap();
-    assert_eq!(
-        made["dynamic_selector"], "site=berlin,kernex.io/os=linux",
-        "{made}"
-    );
-    let _one = server
-        .agent_with(AgentOptions::named("edge-1").label("site", "berlin"))
-        .await;
-    let succeeded = |count: u32| {
-        let (operator, id) = (operator.clone(), id.to_owned());
-        async move {
-            wait_for("the device to join and succeed", || async {
-                let deployment = operator.deployment(&id).await;
-                seen(
-                    deployment
-                        .counts
-                        .as_ref()
-                        .is_some_and(|counts| counts.succeeded == count),
-                    deployment,
-                )
-            })
-            .await
-        }
-    };
-    succeeded(1).await;
-    let _two = server
-        .agent_with(AgentOptions::named("edge-2").label("site", "paris"))
-        .await;
-    let _ = ctl.ok(&["device", "label", "edge-2", "site=berlin"]);
-    let deployment = succeeded(2).await;
-    assert_eq!(deployment.state(), DeploymentState::Active, "it goes on");
-    let refused = ctl.run(&["bundle", "delete", "app:1.0", "--yes"]);
-    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
-    let _ = ctl.ok(&["deployment", "cancel", id, "--yes"]);
-    assert_eq!(
-        operator.finished(id).await.result(),
-        DeploymentResult::Succeeded
-    );
-}
-
-async fn a_device_that_keeps_failing_is_left_out_and_the_others_go_on(database: Database) {
-    let server = TestServer::start(database).await;
-    let (operator, ctl) = (server.operator(), Ctl::on(&server));
-    let _bad = server.agent("edge-1").await;
-    let _good = server.agent("edge-2").await;
-    let script = "test \"$KERNEX_DEVICE_NAME\" = edge-2";
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", script).gzip().await)
-        .await;
-    for _ in 0..3 {
-        assert_eq!(
-            operator.deploy_and_finish(&bundle, "edge-1").await.reason(),
-            FailureReason::ScriptFailed
-        );
-    }
-    let plan = ctl.run(&[
-        "deploy", "app:1.0", "--device", "edge-1", "edge-2", "--plan", "-o", "json",
-    ]);
-    assert_eq!(plan.code, Some(3), "{}", plan.stderr);
-    let plans: Value = serde_json::from_str(&plan.stdout).unwrap();
-    assert_eq!(
-        (&plans[0]["verdict"], &plans[1]["verdict"]),
-        (&"penalised".into(), &"would_run".into()),
-        "{plans}"
-    );
-    assert!(
-        plans[0]["note"]
-            .as_str()
-            .unwrap()
-            .contains("3 times in a row"),
-        "{plans}"
-    );
-
-    let failed = ctl.run(&[
-        "deploy", "app:1.0", "--device", "edge-1", "edge-2", "--watch",
-    ]);
-    assert_eq!(failed.code, Some(3), "{}", failed.stderr);
-    let id = ctl.json(&["deployment", "list"])[0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let targets = operator.targets(&id).await;
-    let left_out = targets
-        .iter()
-        .find(|target| target.device_name == "edge-1")
-        .unwrap();
-    assert_eq!(
-        (left_out.state(), left_out.reason()),
-        (AttemptState::Failed, FailureReason::Penalised)
-    );
-    assert!(left_out.message.contains("script_failed"), "{left_out:?}");
-    assert!(
-        targets
-            .iter()
-            .any(|target| target.state() == AttemptState::Succeeded),
-        "the other one got it"
     );
 }

@@ -3,19 +3,16 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, TestAgent, TestServer, both_databases, operator::Operator,
-    process::processes_with, wait::seen, wait_for,
+    BundleBuilder, Database, TestAgent, TestServer, both_databases,
+    operator::{Operator, failed_with},
+    process::processes_with,
+    wait::seen,
+    wait_for,
 };
 use kernex_proto::v1::{
-    AttemptState, Bundle, CancelDeploymentRequest, DeploymentResult, FailureReason, Target,
+    AttemptState, Bundle, CancelDeploymentRequest, DeploymentResult, FailureReason,
 };
-use serde_json::{Value, json};
-
-async fn push(operator: &Operator, manifest: Value) -> Bundle {
-    operator
-        .push(&BundleBuilder::with_manifest(&manifest).gzip().await)
-        .await
-}
+use serde_json::json;
 
 /// Deploys version 1.0 of `app`, which simply works.
 async fn with_a_good_release(operator: &Operator, agent: &TestAgent) -> Bundle {
@@ -27,14 +24,6 @@ async fn with_a_good_release(operator: &Operator, agent: &TestAgent) -> Bundle {
     let target = operator.deploy_and_finish(&bundle, &agent.name).await;
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     bundle
-}
-
-fn failed_with(target: &Target, reason: FailureReason) {
-    assert_eq!(
-        (target.state(), target.reason()),
-        (AttemptState::Failed, reason),
-        "{target:?}"
-    );
 }
 
 async fn nothing_runs_with(marker: &str) {
@@ -87,13 +76,11 @@ async fn a_script_past_its_limit_dies_with_all_its_descendants(database: Databas
     let script = format!(
         "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep {marker}1' & (sleep {marker}2 &) ; sleep {marker}3; sleep {marker}4"
     );
-    let bundle = push(
-        &operator,
-        json!({
+    let bundle = operator
+        .push_manifest(&json!({
             "name": "app", "version": "2.0", "deploy": {"script": script, "timeout_seconds": 2},
-        }),
-    )
-    .await;
+        }))
+        .await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     failed_with(&target, FailureReason::ScriptTimeout);
     nothing_runs_with(&format!("sleep {marker}")).await;
@@ -106,13 +93,11 @@ async fn cancelling_kills_a_running_script(database: Database) {
     let agent = server.agent("edge-1").await;
     with_a_good_release(&operator, &agent).await;
     let marker = format!("8{}", server.port());
-    let bundle = push(
-        &operator,
-        json!({
+    let bundle = operator
+        .push_manifest(&json!({
             "name": "app", "version": "2.0", "deploy": {"script": format!("sleep {marker}")},
-        }),
-    )
-    .await;
+        }))
+        .await;
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     wait_for("the script to run", || async {
         let running = processes_with(&format!("sleep {marker}"));
@@ -142,15 +127,13 @@ async fn hooks_run_around_the_switch_and_can_refuse(database: Database) {
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
     with_a_good_release(&operator, &agent).await;
-    let said_no = push(
-        &operator,
-        json!({
+    let said_no = operator
+        .push_manifest(&json!({
             "name": "app", "version": "2.0",
             "hooks": {"pre": "echo not on a Friday; exit 3"},
             "deploy": {"script": "touch \"$KERNEX_STATE_DIR/ran\""},
-        }),
-    )
-    .await;
+        }))
+        .await;
     let target = operator.deploy_and_finish(&said_no, "edge-1").await;
     failed_with(&target, FailureReason::Refused);
     assert!(target.output_tail.contains("not on a Friday"), "{target:?}");
@@ -204,11 +187,9 @@ async fn a_device_that_does_not_meet_the_requirements_fails_with_the_reason(data
         ("1", json!({"os": "plan9"})),
         ("2", json!({"arch": "pdp11"})),
     ] {
-        let bundle = push(
-            &operator,
-            json!({"name": "app", "version": version, "requires": requires}),
-        )
-        .await;
+        let bundle = operator
+            .push_manifest(&json!({"name": "app", "version": version, "requires": requires}))
+            .await;
         let target = operator.deploy_and_finish(&bundle, "edge-1").await;
         failed_with(&target, FailureReason::Requirements);
         assert!(
@@ -217,11 +198,9 @@ async fn a_device_that_does_not_meet_the_requirements_fails_with_the_reason(data
         );
     }
     let here = json!({"os": "linux", "arch": std::env::consts::ARCH});
-    let bundle = push(
-        &operator,
-        json!({"name": "app", "version": "3", "requires": here}),
-    )
-    .await;
+    let bundle = operator
+        .push_manifest(&json!({"name": "app", "version": "3", "requires": here}))
+        .await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     assert!(agent.current("app").is_some());
@@ -234,7 +213,7 @@ async fn the_environment_of_a_script_holds_what_is_documented_and_nothing_else()
     let options =
         kernex_integration_tests::AgentOptions::named("edge-1").env("SECRET_OF_THE_AGENT", "hush");
     let agent = server.agent_with(options).await;
-    let bundle = push(&operator, json!({
+    let bundle = operator.push_manifest(&json!({
         "name": "app", "version": "1.0", "env": {"COLOUR": "green"},
         "deploy": {"script": "env; echo kept > \"$KERNEX_STATE_DIR/kept\"; ls /proc/self/fd | wc -l"},
     })).await;
@@ -257,13 +236,11 @@ async fn the_environment_of_a_script_holds_what_is_documented_and_nothing_else()
         assert!(output.contains(line), "{line} is missing in {output}");
     }
     assert!(!output.contains("hush"), "{output}");
-    let next = push(
-        &operator,
-        json!({
+    let next = operator
+        .push_manifest(&json!({
             "name": "app", "version": "2.0", "deploy": {"script": "cat \"$KERNEX_STATE_DIR/kept\""},
-        }),
-    )
-    .await;
+        }))
+        .await;
     let target = operator.deploy_and_finish(&next, "edge-1").await;
     assert!(
         target.output_tail.contains("kept"),
@@ -289,11 +266,11 @@ async fn a_relative_state_folder_gives_scripts_absolute_paths() {
     let script = "set -e; cd \"$KERNEX_RELEASE_DIR\"; cd /; ls \"$KERNEX_RELEASE_DIR/manifest.json\"; \
                   echo kept > \"$KERNEX_STATE_DIR/kept\"; ls -d \"${KERNEX_PREVIOUS_RELEASE_DIR:-/}\"";
     for version in ["1.0", "2.0"] {
-        let bundle = push(
-            &operator,
-            json!({"name": "app", "version": version, "deploy": {"script": script}}),
-        )
-        .await;
+        let bundle = operator
+            .push_manifest(
+                &json!({"name": "app", "version": version, "deploy": {"script": script}}),
+            )
+            .await;
         let target = operator.deploy_and_finish(&bundle, "edge-1").await;
         assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     }
@@ -303,7 +280,7 @@ async fn a_relative_state_folder_gives_scripts_absolute_paths() {
 
 /// An archive that was made on Windows has no execute bits; its `#!` lines count all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_without_the_bit_runs_with_its_interpreter_and_one_with_links_out_runs() {
+async fn a_script_that_is_not_executable_runs_beside_links_that_lead_out() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
@@ -325,9 +302,9 @@ async fn a_script_without_the_bit_runs_with_its_interpreter_and_one_with_links_o
     assert!(target.output_tail.contains("awk was here"), "{target:?}");
 }
 
-/// The manifest asks for it, and the device has the last word.
+/// The manifest asks for new privileges, and the device decides.
 #[tokio::test(flavor = "multi_thread")]
-async fn new_privileges_are_for_the_manifest_to_ask_and_the_device_to_give() {
+async fn scripts_get_new_privileges_if_the_manifest_asks_and_the_device_allows() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let strict = kernex_integration_tests::AgentOptions::named("strict")
@@ -341,14 +318,12 @@ async fn new_privileges_are_for_the_manifest_to_ask_and_the_device_to_give() {
         ("2", json!(null), "edge-1", "NoNewPrivs:\t1"),
         ("3", json!(false), "strict", "NoNewPrivs:\t1"),
     ] {
-        let bundle = push(
-            &operator,
-            json!({
+        let bundle = operator
+            .push_manifest(&json!({
                 "name": "app", "version": version, "no_new_privs": asks,
                 "deploy": {"script": "grep NoNewPrivs /proc/self/status"},
-            }),
-        )
-        .await;
+            }))
+            .await;
         let target = operator.deploy_and_finish(&bundle, device).await;
         assert!(target.output_tail.contains(wanted), "{version}: {target:?}");
     }
@@ -361,7 +336,7 @@ async fn a_process_left_by_a_successful_script_lives_on() {
     let _agent = server.agent("edge-1").await;
     let marker = format!("9{}", server.port());
     // The daemon keeps the script's output open, too.
-    let bundle = push(&operator, json!({
+    let bundle = operator.push_manifest(&json!({
         "name": "app", "version": "1.0", "deploy": {"script": format!("setsid sleep {marker} & echo started")},
     })).await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
@@ -381,11 +356,9 @@ async fn endless_output_is_kept_to_its_tail() {
     let _agent = server.agent("edge-1").await;
     let script =
         "i=0; while [ $i -lt 40000 ]; do echo line-$i; i=$((i+1)); done; echo the-end; exit 1";
-    let bundle = push(
-        &operator,
-        json!({"name": "app", "version": "1.0", "deploy": {"script": script}}),
-    )
-    .await;
+    let bundle = operator
+        .push_manifest(&json!({"name": "app", "version": "1.0", "deploy": {"script": script}}))
+        .await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     assert!(target.output_tail.len() <= kernex_proto::OUTPUT_TAIL_LIMIT);
     assert!(target.output_tail.trim_end().ends_with("the-end"));

@@ -1,7 +1,7 @@
-//! Selectors: built-in labels, and how a mistake is shown.
+//! Selectors: built-in labels, the devices they choose, and how a mistake is shown.
 
 use kernex_integration_tests::{AgentOptions, Ctl, Database, TestServer, both_databases};
-use kernex_proto::v1::{ListDevicesRequest, UpdateDeviceLabelsRequest};
+use kernex_proto::v1::{CreateDeploymentRequest, ListDevicesRequest, UpdateDeviceLabelsRequest};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -9,6 +9,7 @@ both_databases![
     built_in_labels_come_from_the_inventory_of_the_device,
     built_in_labels_cannot_be_set,
     a_mistake_in_a_selector_is_marked_under_its_character,
+    targets_are_chosen_by_id_name_and_label,
 ];
 
 async fn built_in_labels_come_from_the_inventory_of_the_device(database: Database) {
@@ -53,7 +54,7 @@ async fn built_in_labels_come_from_the_inventory_of_the_device(database: Databas
         .trim(),
         ""
     );
-    // A configuration means devices in the same words.
+    // A configuration selects devices in the same way.
     let _ = ctl.ok(&["config", "set", "here", "--to", &mine, "--heartbeat", "1s"]);
 }
 
@@ -125,4 +126,78 @@ async fn a_mistake_in_a_selector_is_marked_under_its_character(database: Databas
         details.error_info().expect("ErrorInfo").metadata["mark"],
         "0"
     );
+}
+
+async fn targets_are_chosen_by_id_name_and_label(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let one = server.raw_device("edge-1").await;
+    server.raw_device("edge-2").await;
+    server.raw_device("edge-3").await;
+    let bundle = operator.push_script("app", "1.0", "true").await.digest;
+    let id = operator
+        .deploy_for(CreateDeploymentRequest {
+            bundle: bundle.clone(),
+            device_ids: vec![one.device.to_string()],
+            device_names: vec!["edge-2".into(), "edge-1".into()],
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let mut names: Vec<String> = operator
+        .targets(&id)
+        .await
+        .into_iter()
+        .map(|target| target.device_name)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["edge-1", "edge-2"], "the union, each once");
+
+    let everyone = CreateDeploymentRequest {
+        bundle: bundle.clone(),
+        selector: "*".into(),
+        ..Default::default()
+    };
+    let id = operator.deploy_for(everyone).await.unwrap();
+    assert_eq!(operator.targets(&id).await.len(), 3);
+
+    let base = CreateDeploymentRequest {
+        bundle,
+        ..Default::default()
+    };
+    for (request, code) in [
+        (base.clone(), Code::InvalidArgument),
+        (
+            CreateDeploymentRequest {
+                selector: "site=nowhere".into(),
+                ..base.clone()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            CreateDeploymentRequest {
+                selector: "site in (".into(),
+                ..base.clone()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            CreateDeploymentRequest {
+                device_names: vec!["nobody".into()],
+                ..base.clone()
+            },
+            Code::NotFound,
+        ),
+        (
+            CreateDeploymentRequest {
+                bundle: "app:9.9".into(),
+                selector: "*".into(),
+                ..base
+            },
+            Code::NotFound,
+        ),
+    ] {
+        let refused = operator.deploy_for(request.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{request:?}: {refused}");
+    }
 }

@@ -50,7 +50,7 @@ impl Manager {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_says_that_it_is_ready_that_it_lives_and_that_it_stops() {
+async fn the_server_tells_its_service_manager_that_it_is_ready_alive_and_stopping() {
     let manager = Manager::new();
     let options = ServerOptions::default()
         .env("NOTIFY_SOCKET", manager.address())
@@ -77,7 +77,7 @@ async fn an_agent_says_whether_it_is_connected() {
         .env("NOTIFY_SOCKET", manager.address())
         .env("WATCHDOG_USEC", "300000");
     let mut agent = server.agent_with(options).await;
-    // A device whose server is away is no reason to start its agent again.
+    // An agent is not restarted because its server is away.
     let ready = manager.hears("READY=1").await;
     assert!(ready.contains("STATUS=not connected yet\n"), "{ready}");
     let connected = manager.hears("STATUS=connected to ").await;

@@ -1,4 +1,5 @@
-//! Bundles on a device whose disk is small: what does not fit is known before it is unpacked.
+//! Bundles on a device whose disk is small: a bundle that does not fit is refused before it is
+//! unpacked.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ fn on_a_small_disk(state: &Path) -> AgentOptions {
         .under(&["unshare", "-rm", "sh", "-c", mount, "sh"])
 }
 
-/// A bundle that is small as an archive and large as a release, and no bomb.
+/// A bundle with a small archive and a large release, but no archive bomb.
 async fn inflating(version: &str, megabytes: u32) -> Vec<u8> {
     let content: Vec<u8> = (0..megabytes * 1024)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes().repeat(256))
@@ -39,7 +40,7 @@ async fn a_bundle_that_unpacks_to_more_than_the_disk_is_not_unpacked() {
     let deploy = server.bundle("app", inflating("1.0", 40).await);
     let outcome = server.outcome_of(deploy).await;
     assert_eq!(outcome.reason(), FailureReason::DiskFull, "{outcome:?}");
-    // Not a disk that filled up on the way.
+    // The disk was too small by count; it did not fill up.
     let counted = "not enough disk: ";
     assert!(outcome.message.starts_with(counted), "{outcome:?}");
     server.heartbeat().await;

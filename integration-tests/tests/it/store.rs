@@ -2,6 +2,9 @@
 
 mod attempts;
 mod bundles;
+mod cancelling;
+mod copied_devices;
+mod deployments;
 mod device_limits;
 mod devices;
 mod drifts;
@@ -11,6 +14,8 @@ mod events;
 mod filters;
 mod fixture;
 mod fleet;
+mod halting;
+mod held_attempts;
 mod penalties;
 mod resume_marks;
 mod revocations;
@@ -19,3 +24,4 @@ mod schedules;
 mod schema;
 mod sessions;
 mod stale_writes;
+mod superseding;

@@ -1,54 +1,33 @@
 //! Strangers: connections on which nothing has authenticated cost little, end in time, and keep
 //! nobody out.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddrV4},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod crowds;
+mod proxies;
+
+use std::{net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use kernex_integration_tests::{
     Database, Fleet, ServerOptions, TestServer, both_databases,
     fleet::{Calls, Connector, Options, Roster, Sender, Wire, WireError},
-    http::HttpClient,
-    server::free_port,
-    wait::seen,
-    wait::wait_for_within,
     wait_for,
 };
-use kernex_proto::v1::{
-    DeviceSessionRequest, DeviceSessionResponse, Hello, ListDevicesRequest, ListDevicesResponse,
-    device_session_request::Message as Up,
-};
-use tokio::{sync::Mutex, task::JoinSet};
+use kernex_proto::v1::{DeviceSessionResponse, ListDevicesRequest, ListDevicesResponse};
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt as _;
 
 const ENROLL: &str = "/kernex.v1.AgentService/Enroll";
+
 const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
+
 const LIST: &str = "/kernex.v1.DeviceService/ListDevices";
+
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// A thousand agents in a debug build on a machine with other things to do.
 const LONG: Duration = Duration::from_secs(400);
-
-/// Pause between two tries of an attacker: it shares the processors of this machine and must not
-/// win by using them up.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// Taken by tests with a thousand agents: one of them runs at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-fn connector(server: &TestServer) -> Connector {
-    let ca = fs::read(server.data().join("ca.pem")).expect("the CA can be read");
-    Connector::new(server.port(), &ca)
-}
 
 async fn with(database: Database, settings: &[(&str, &str)]) -> TestServer {
     let options = settings
@@ -102,111 +81,12 @@ impl Driven {
     }
 }
 
-/// Runs every attack that a stranger can make, from the address of a connector, until it is
-/// dropped.
-fn attack(connector: &Connector, made: &Arc<AtomicU64>) -> JoinSet<()> {
-    let mut attack = JoinSet::new();
-    for number in 0..300 {
-        let (connector, made) = (connector.clone(), Arc::clone(made));
-        attack.spawn(async move {
-            loop {
-                let Ok(mut wire) = connector.connect(number).await else {
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                };
-                made.fetch_add(1, Relaxed);
-                let calls = wire.calls.clone();
-                let _ = wire
-                    .during(async {
-                        match number % 30 {
-                            0 => loop {
-                                let bad = [("authorization", "Bearer guess".to_owned())];
-                                let (mut up, mut down) = calls.open(LIST, &bad).await?;
-                                up.finish()?;
-                                let _ = down.next::<ListDevicesResponse>().await;
-                                tokio::time::sleep(PAUSE / 10).await;
-                            },
-                            1 => loop {
-                                let (mut up, mut down) = calls.open(SESSION, &[]).await?;
-                                up.send(&DeviceSessionRequest {
-                                    message: Some(Up::Hello(Hello::default())),
-                                })?;
-                                while let Ok(Some(_)) = down.next::<DeviceSessionResponse>().await {
-                                }
-                            },
-                            2 => {
-                                let mut kept = Vec::new();
-                                for _ in 0..200 {
-                                    let (mut up, down) = calls.open(ENROLL, &[]).await?;
-                                    up.send_raw(announced(16_000))?;
-                                    up.send_raw(vec![0; 8_000])?;
-                                    kept.push((up, down));
-                                }
-                                std::future::pending().await
-                            }
-                            // Holds its place and answers pings.
-                            _ => std::future::pending::<Result<(), WireError>>().await,
-                        }
-                    })
-                    .await;
-                tokio::time::sleep(PAUSE).await;
-            }
-        });
-    }
-    attack
-}
-
-/// A thousand agents get in from where an attack comes from.
-async fn a_thousand_get_in(server: &TestServer, connector: Connector) {
-    let _alone = ONE_AT_A_TIME.lock().await;
-    let roster = Roster::enrol(server, 1000).await;
-    let made = Arc::default();
-    let attack = attack(&connector, &made);
-    wait_for("the attack to be on", || async {
-        let made = made.load(Relaxed);
-        seen(made >= 200, made)
-    })
-    .await;
-    let fleet =
-        Fleet::start(connector, &roster, Options::default()).expect("there are descriptors");
-    fleet.all_online(LONG).await;
-    let before = fleet.counters().tally();
-    assert!(made.load(Relaxed) > 300, "the attack went on");
-    drop(attack);
-    // None of them was disconnected because of the others.
-    assert_eq!(before.lost, 0, "{before:?}");
-}
-
-both_databases![a_thousand_agents_get_in_while_a_stranger_attacks_from_their_address];
-
-async fn a_thousand_agents_get_in_while_a_stranger_attacks_from_their_address(database: Database) {
-    let server = with(database, &[("RUST_LOG", "info")]).await;
-    let one = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
-    a_thousand_get_in(&server, one).await;
-    let operator = server.operator();
-    let newcomer = server.channel().await;
-    drop((
-        operator.who_am_i().await.expect("an operator is answered"),
-        newcomer,
-    ));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_agents_get_in_while_a_stranger_attacks_from_their_proxy() {
-    let settings = [
-        ("RUST_LOG", "info"),
-        ("KERNEX_TRUSTED_PROXIES", "127.9.0.1"),
-    ];
-    let server = with(Database::Sqlite, &settings).await;
-    let caller = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 7), 4711);
-    let proxied = connector(&server).proxied(Ipv4Addr::new(127, 9, 0, 1), Some(caller));
-    a_thousand_get_in(&server, proxied).await;
-}
+both_databases![an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endless_enrolments_are_refused_unread_and_their_connections_end() {
     let server = with(Database::Sqlite, &[("KERNEX_PROBATION", "3s")]).await;
-    let (connector, mut driven) = (connector(&server), Driven::default());
+    let (connector, mut driven) = (Connector::to(&server), Driven::default());
     let before = server.process().memory_kib();
     let mut answers = Vec::new();
     let mut kept = Vec::new();
@@ -236,7 +116,7 @@ async fn endless_enrolments_are_refused_unread_and_their_connections_end() {
 async fn an_enrolment_that_trickles_ends_within_its_time() {
     let server = with(Database::Sqlite, &[("KERNEX_PROBATION", "10m")]).await;
     let mut driven = Driven::default();
-    let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
+    let calls = driven.drive(Connector::to(&server).connect(0).await.expect("connects"));
     let (mut up, mut down) = calls.open(ENROLL, &[]).await.expect("a call");
     up.send_raw(announced(16_000)).expect("sent");
     up.send_raw(vec![0; 100]).expect("sent");
@@ -248,7 +128,7 @@ async fn an_enrolment_that_trickles_ends_within_its_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_has_eight_calls_and_a_hello_of_bounded_size() {
     let server = TestServer::start(Database::Sqlite).await;
-    let (connector, mut driven) = (connector(&server), Driven::default());
+    let (connector, mut driven) = (Connector::to(&server), Driven::default());
     let calls = driven.drive(connector.connect(0).await.expect("connects"));
     let mut open = Vec::new();
     for _ in 0..8 {
@@ -286,14 +166,12 @@ async fn a_stranger_has_eight_calls_and_a_hello_of_bounded_size() {
     .await;
 }
 
-both_databases![an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not];
-
 async fn an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not(database: Database) {
     let server = with(database, &[("KERNEX_PROBATION", "1s")]).await;
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
     let mut driven = Driven::default();
-    let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
+    let calls = driven.drive(Connector::to(&server).connect(0).await.expect("connects"));
     driven.one_ends().await;
     drop(calls);
     // The session has lived longer than that by now.
@@ -302,81 +180,9 @@ async fn an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not(da
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_of_one_source_are_limited_and_known_clients_are_not() {
-    let settings = [
-        ("KERNEX_MAX_STRANGERS_PER_SOURCE", "4"),
-        ("KERNEX_PROBATION", "10m"),
-    ];
-    let server = with(Database::Sqlite, &settings).await;
-    let one = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
-    let roster = Roster::enrol(&server, 40).await;
-    let fleet =
-        Fleet::start(one.clone(), &roster, Options::default()).expect("there are descriptors");
-    fleet.all_online(LONG).await;
-    let mut driven = Driven::default();
-    for number in 0..4 {
-        driven.drive(one.connect(number).await.expect("connects"));
-    }
-    // The fifth gets in when one of the others has held its place for long enough.
-    driven.drive(one.connect(4).await.expect("connects in its turn"));
-    driven.one_ends().await;
-    let tally = fleet.counters().tally();
-    assert_eq!((tally.online, tally.lost), (40, 0), "{tally:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_make_room_for_known_clients_and_probes_are_answered() {
-    let http = HttpClient::at(free_port());
-    let options = ServerOptions::default()
-        .env("KERNEX_METRICS_LISTEN", http.address())
-        .descriptors(256);
-    let server = TestServer::start_with(Database::Sqlite, options).await;
-    let connector = connector(&server);
-    let mut held = JoinSet::new();
-    for number in 0..400 {
-        let connector = connector.clone();
-        held.spawn(async move {
-            loop {
-                if let Ok(mut wire) = connector.connect(number).await {
-                    let _ = wire.drive().await;
-                }
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        });
-    }
-    let evicted = wait_for("strangers to make room for others", || async {
-        let scrape = http.get("/metrics").await.body;
-        let line = "kernex_connections_total{result=\"evicted\"} ";
-        let evicted = scrape
-            .lines()
-            .find_map(|text| text.strip_prefix(line)?.parse::<u64>().ok());
-        seen(evicted.is_some_and(|evicted| evicted > 10), evicted)
-    });
-    evicted.await;
-    for path in ["/healthz", "/readyz"] {
-        assert_eq!(http.get(path).await.status, 200, "{path}");
-    }
-    // Connections of its own, each of them new.
-    for _ in 0..3 {
-        let device = server
-            .raw_device(&format!("edge-{}", server.new_key()))
-            .await;
-        let newcomer = wait_for_within(LONG, "a new connection to be served", || async {
-            let mut device = device.clone();
-            device
-                .try_connect(&server)
-                .await
-                .map_err(|status| status.to_string())
-        });
-        newcomer.await.heartbeat(1).await;
-    }
-    held.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_cannot_make_the_log_grow() {
     let server = with(Database::Sqlite, &[("RUST_LOG", "info")]).await;
-    let connector = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
+    let connector = Connector::to(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
     let made_up: &'static str = Box::leak(format!("/made.up.{}/Call", "x".repeat(8_000)).into());
     let before = server.process().said();
     for round in 0..20 {
@@ -407,7 +213,7 @@ async fn strangers_cannot_make_the_log_grow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guessing_is_limited_and_the_right_token_gets_in_from_the_same_address() {
     let server = TestServer::start(Database::Sqlite).await;
-    let connector = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
+    let connector = Connector::to(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
     let mut driven = Driven::default();
     let bad = [("authorization", "Bearer guess".to_owned())];
     let calls = driven.drive(connector.connect(0).await.expect("connects"));
@@ -425,8 +231,7 @@ async fn guessing_is_limited_and_the_right_token_gets_in_from_the_same_address()
         "{limited:?}"
     );
 
-    let token = fs::read_to_string(server.data().join("admin.token")).expect("a token");
-    let good = [("authorization", format!("Bearer {}", token.trim()))];
+    let good = [("authorization", format!("Bearer {}", server.admin_token()))];
     let calls = driven.drive(connector.connect(1).await.expect("connects"));
     let (mut up, mut down) = calls.open(LIST, &good).await.expect("a call");
     up.send(&ListDevicesRequest::default()).expect("sent");
@@ -442,80 +247,10 @@ async fn guessing_is_limited_and_the_right_token_gets_in_from_the_same_address()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_header_of_a_trusted_proxy_names_the_source() {
-    let settings = [
-        ("KERNEX_TRUSTED_PROXIES", "127.9.0.1,10.0.0.0/8"),
-        ("RUST_LOG", "info"),
-    ];
-    let server = with(Database::Sqlite, &settings).await;
-    let proxy = Ipv4Addr::new(127, 9, 0, 1);
-    let direct = connector(&server);
-    let refused = async |connector: &Connector| {
-        let mut driven = Driven::default();
-        let calls = driven.drive(connector.connect(0).await.expect("connects"));
-        let (mut up, mut down) = calls.open(LIST, &[]).await.expect("a call");
-        finish(&mut up);
-        status(down.next::<ListDevicesResponse>().await)
-    };
-    let said = async |words: &str| {
-        wait_for(words, || async {
-            let log = server.process().log();
-            seen(log.contains(words), log)
-        })
-        .await
-    };
-    let caller = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 7), 4711);
-    let answer = refused(&direct.proxied(proxy, Some(caller))).await;
-    assert_eq!(answer.code(), Code::Unauthenticated);
-    said("203.0.113.7").await;
-    // Requests of the proxy itself count for the proxy.
-    let answer = refused(&direct.proxied(proxy, None)).await;
-    assert_eq!(answer.code(), Code::Unauthenticated);
-    let log = said("source=127.9.0.1").await;
-    assert!(!log.contains("trusted-proxies"), "{log}");
-    // From the address of the proxy, without a header.
-    let hidden = direct.behind(Ipv4Addr::new(127, 9, 0, 1)).connect(0).await;
-    assert!(hidden.is_err());
-    let counted = wait_for("it to be counted", || async {
-        let log = server.process().log();
-        seen(
-            log.contains("proxy_header") || log.contains("127.9.0.1"),
-            log,
-        )
-    });
-    counted.await;
-    // A header from an address that is not trusted is no TLS.
-    assert!(
-        direct
-            .proxied(Ipv4Addr::new(127, 9, 0, 2), Some(caller))
-            .connect(0)
-            .await
-            .is_err()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trusted_proxy_without_a_header_is_named_in_the_log() {
-    let settings = [
-        ("KERNEX_TRUSTED_PROXIES", "127.9.0.0/16"),
-        ("RUST_LOG", "info"),
-    ];
-    let server = with(Database::Sqlite, &settings).await;
-    let silent = connector(&server).behind(Ipv4Addr::new(127, 9, 0, 1));
-    assert!(silent.connect(0).await.is_err());
-    wait_for("the log to say what to do", || async {
-        let log = server.process().log();
-        let told = log.contains("127.9.0.1") && log.contains("take it out of --trusted-proxies");
-        seen(told, log)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_watches_are_limited_on_one_connection() {
     let server = TestServer::start(Database::Sqlite).await;
     let mut driven = Driven::default();
-    let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
+    let calls = driven.drive(Connector::to(&server).connect(0).await.expect("connects"));
     let mut watches = Vec::new();
     for _ in 0..4 {
         let (mut up, mut down) = calls.open(WATCH, &[]).await.expect("a call");

@@ -1,17 +1,20 @@
-//! An attempt that was pushed and never received gives way to a newer deployment and to a stop, so
-//! that an older deployment never runs after a newer one.
+//! A newer deployment takes the place of an older one that has not begun on a device. So an older
+//! deployment never runs after a newer one.
 
 use std::fs;
 
-use kernex_integration_tests::{BundleBuilder, Database, TestAgent, TestServer, both_databases};
-use kernex_proto::v1::{AttemptState, Bundle, CancelDeploymentRequest};
+use kernex_integration_tests::{
+    Database, TestAgent, TestServer, both_databases, raw_agent::succeeded,
+};
+use kernex_proto::v1::{
+    AttemptState, Bundle, CancelDeploymentRequest, DeploymentState, Disposition,
+};
 use rustix::process::Signal;
 
 /// A bundle that writes its version down where it ran.
 async fn app(server: &TestServer, version: &str) -> Bundle {
     let script = format!("echo {version} >> \"$KERNEX_STATE_DIR/ran\"");
-    let bundle = BundleBuilder::script("app", version, &script);
-    server.operator().push(&bundle.gzip().await).await
+    server.operator().push_script("app", version, &script).await
 }
 
 /// Versions that ran, in order.
@@ -35,6 +38,8 @@ async fn pushed_and_never_taken(server: &TestServer, agent: &mut TestAgent) -> S
 both_databases![
     an_older_attempt_that_was_never_received_is_superseded,
     stopping_an_attempt_that_was_never_received_needs_no_answer,
+    a_newer_deployment_supersedes_one_that_has_not_begun,
+    a_newer_deployment_waits_for_an_attempt_that_was_just_pushed,
 ];
 
 async fn an_older_attempt_that_was_never_received_is_superseded(database: Database) {
@@ -56,7 +61,7 @@ async fn an_older_attempt_that_was_never_received_is_superseded(database: Databa
         AttemptState::Superseded
     );
     assert_eq!(ran(&agent), ["3.0"]);
-    // At once, when the list came before the deployment.
+    // The list came before the deployment, so the older attempt is superseded at once.
     agent.signal(Signal::STOP);
     let again = operator
         .deploy(&app(&server, "4.0").await, &["edge-1"])
@@ -103,4 +108,64 @@ async fn stopping_an_attempt_that_was_never_received_needs_no_answer(database: D
         .await;
     operator.finished(&newer).await;
     assert_eq!(ran(&agent), ["2.0"]);
+}
+
+async fn a_newer_deployment_supersedes_one_that_has_not_begun(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let old = operator.push_script("app", "1.0", "true").await;
+    let new = operator.push_script("app", "2.0", "true").await;
+    let other = operator.push_script("other", "1.0", "true").await;
+    let first = operator.deploy(&old, &["edge-1"]).await;
+    operator.deploy(&other, &["edge-1"]).await;
+    operator.deploy(&new, &["edge-1"]).await;
+    assert_eq!(
+        operator.target(&first).await.state(),
+        AttemptState::Superseded
+    );
+    assert_eq!(
+        operator.deployment(&first).await.state(),
+        DeploymentState::Finished
+    );
+    let mut session = device.connect(&server).await;
+    let mut told = [
+        session.deploy_command().await.1,
+        session.deploy_command().await.1,
+    ]
+    .map(|deploy| format!("{}:{}", deploy.name, deploy.version));
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        ["app:2.0", "other:1.0"],
+        "names are independent of each other"
+    );
+}
+
+async fn a_newer_deployment_waits_for_an_attempt_that_was_just_pushed(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let old = operator.push_script("app", "1.0", "true").await;
+    let new = operator.push_script("app", "2.0", "true").await;
+    let mut session = device.connect(&server).await;
+    let first = operator.deploy(&old, &["edge-1"]).await;
+    let (command, deploy) = session.deploy_command().await;
+    // The device has not answered, and the push may not be written yet.
+    operator.deploy(&new, &["edge-1"]).await;
+    assert_eq!(operator.target(&first).await.state(), AttemptState::Sent);
+    session.accept(&command, 1).await;
+    assert_eq!(
+        session.outcome(&command, 2, succeeded(&deploy)).await,
+        Disposition::Applied
+    );
+    assert_eq!(
+        session.deploy_command().await.1.version,
+        "2.0",
+        "it waited for its turn"
+    );
+    assert_eq!(
+        operator.target(&first).await.state(),
+        AttemptState::Succeeded
+    );
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 both_databases![
     a_token_is_made_used_seen_and_revoked_from_the_shell,
-    a_name_has_one_working_token_and_some_names_are_the_servers,
+    a_name_has_one_working_token_and_some_names_are_reserved,
     the_audit_tells_who_did_what_from_where_and_who_was_refused,
     the_admin_token_command_says_what_it_did_and_can_replace_the_first,
 ];
@@ -52,7 +52,7 @@ async fn a_token_is_made_used_seen_and_revoked_from_the_shell(database: Database
 
     let used = with_token(&server, &ctl, &text, &["device", "list"]);
     assert_eq!(used.code, Some(0), "{}", used.stderr);
-    // The list asks for what is not written yet.
+    // The list also shows uses that are not written yet.
     let tokens = ctl.json(&["token", "list"]);
     let ci = named(&tokens, "ci");
     assert!(ci["last_used_at"].is_string(), "{ci}");
@@ -72,7 +72,7 @@ async fn a_token_is_made_used_seen_and_revoked_from_the_shell(database: Database
     assert_eq!(again.code, Some(5), "{}", again.stderr);
 }
 
-async fn a_name_has_one_working_token_and_some_names_are_the_servers(database: Database) {
+async fn a_name_has_one_working_token_and_some_names_are_reserved(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     make(&ctl, "ci", "viewer");
@@ -87,7 +87,7 @@ async fn a_name_has_one_working_token_and_some_names_are_the_servers(database: D
     // The name of a token that has ended is free.
     let _ = ctl.ok(&["token", "revoke", "ci", "--yes"]);
     make(&ctl, "ci", "viewer");
-    // Half a token is told from one that does not work, before anybody is asked.
+    // A token that was cut is recognised before the server is asked.
     let half = ctl.run(&[
         "context",
         "add",
@@ -150,7 +150,7 @@ async fn the_audit_tells_who_did_what_from_where_and_who_was_refused(database: D
 
     let failed = audit(&["--result", "unauthenticated", "--since", "1h"]);
     let failed = failed.as_array().expect("a list");
-    // A token that has ended is recognised; one that never worked is nobody's.
+    // A token that has ended is named; one that never existed is not.
     let whose: Vec<&str> = failed
         .iter()
         .filter_map(|entry| entry["principal"].as_str())
@@ -164,7 +164,7 @@ async fn the_audit_tells_who_did_what_from_where_and_who_was_refused(database: D
         "{failed:?}"
     );
 
-    // Newest first, and what is cut is said.
+    // The newest come first, and a list that is cut says so.
     let ids: Vec<&str> = all
         .as_array()
         .into_iter()
@@ -234,7 +234,7 @@ async fn the_admin_token_command_says_what_it_did_and_can_replace_the_first(data
     let list: Value = serde_json::from_str(&used.stdout).expect("JSON");
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
     assert_eq!(list[0]["name"], "admin");
-    // The server that runs hears of it.
+    // The running server knows the new token at once.
     for token in [&first, &second] {
         wait_for("the replaced token to be refused", || async {
             let used = with_token(&server, &ctl, token, &["device", "list"]);
@@ -242,7 +242,7 @@ async fn the_admin_token_command_says_what_it_did_and_can_replace_the_first(data
         })
         .await;
     }
-    // Nowhere to write is one sentence, and no token.
+    // A folder that cannot be written gives one sentence and no token.
     let nowhere = server::command("admin-token")
         .args(["--data-dir", "/does/not/exist"])
         .output()

@@ -1,8 +1,6 @@
 //! Watches: a snapshot, then changes, resumed with a cursor after a cut.
 
-use kernex_integration_tests::{
-    BundleBuilder, Ctl, Database, TestServer, both_databases, wait::LIMIT,
-};
+use kernex_integration_tests::{Ctl, Database, TestServer, both_databases, wait::next_message};
 use kernex_proto::v1::{
     DeleteDeviceRequest, Device, DeviceStatus, UpdateDeviceLabelsRequest, WatchDevicesRequest,
     WatchDevicesResponse, WatchEventsRequest,
@@ -11,10 +9,8 @@ use serde_json::Value;
 use tonic::{Code, Streaming};
 
 async fn next<T>(stream: &mut Streaming<T>) -> T {
-    let next = tokio::time::timeout(LIMIT, stream.message()).await;
-    next.expect("the next message in time")
-        .unwrap()
-        .expect("the stream goes on")
+    let next = next_message(stream).await.unwrap();
+    next.expect("the stream goes on")
 }
 
 async fn until(
@@ -176,9 +172,7 @@ async fn a_watch_shows_drift_and_copies(database: Database) {
     let mut copy = device.clone();
     device.connect(&server).await.heartbeat(1).await;
     device.connect(&server).await.heartbeat(1).await;
-    let bundle = operator
-        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
-        .await;
+    let bundle = operator.push_script("app", "1.0", "true").await;
     operator.deploy_and_finish(&bundle, "edge-1").await;
     let mut watch = operator
         .devices()
@@ -306,10 +300,7 @@ async fn a_watch_by_kernexctl_survives_a_restart_of_the_server(database: Databas
     let mut agent = server.agent("edge-1").await;
     let gate = server.scratch().join("gate");
     let script = format!("until test -e {}; do sleep 0.1; done", gate.display());
-    let bundle = server
-        .operator()
-        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
-        .await;
+    let bundle = server.operator().push_script("app", "1.0", &script).await;
     let id = server.operator().deploy(&bundle, &["edge-1"]).await;
     let (events, devices, deployment) = {
         let ctl = Ctl::on(&server);

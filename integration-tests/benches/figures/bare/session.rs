@@ -57,7 +57,7 @@ impl Bare {
             server_nonce: nonce,
             client_nonce: &hello.client_nonce,
             device,
-            // As the roster names it.
+            // The same digest as in the roster.
             key: Digest::of(device.to_string().as_bytes()),
             boot_id: &hello.boot_id,
             journal: hello.journal_id.parse().ok()?,
@@ -115,7 +115,7 @@ impl Stream for Session {
                 server_nonce: self.nonce.to_vec().into(),
                 cluster_id: self.bare.cluster.to_string(),
                 server_time: None,
-                // The first: the proof costs the same, and the connection does not have to be
+                // Revision 1: its proof costs the same, and the connection does not have to be
                 // handed over.
                 protocol_revision: 1,
             }));

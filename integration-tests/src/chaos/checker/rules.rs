@@ -174,8 +174,8 @@ pub(super) fn journals(facts: &SettledWorld, findings: &mut Findings) {
             let said = (Some(state), reason.as_ref());
             let in_time = (Some(&row.state), row.reason.as_ref()) == said;
             let late = (row.late_state.as_ref(), row.late_reason.as_ref()) == said;
-            // An attempt that the server closed by itself has the outcome beside its state; others
-            // have none there.
+            // The outcome of an attempt that the server closed by itself stands beside its state.
+            // Others have none there.
             let once = late || (in_time && row.late_state.is_none());
             if !row.answered || !once {
                 findings.add(

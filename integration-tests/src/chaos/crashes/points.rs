@@ -26,7 +26,7 @@ impl Program {
 /// What makes a program pass a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trigger {
-    /// It is passed by starting, and by the sessions that come of it.
+    /// The start of a program, and the sessions it opens.
     Start,
     /// A deployment that goes well.
     Deploy,
@@ -44,7 +44,6 @@ pub(super) enum Trigger {
     FailFirst,
     /// A new configuration of the device.
     Configure,
-    /// A plan.
     Plan,
     /// A device that enrols.
     Enrol,
@@ -140,7 +139,7 @@ pub(super) fn of(program: Program) -> Vec<Point> {
         .collect()
 }
 
-/// A new act is passed by deployments, or says here what passes it.
+/// What triggers an act. A new act is triggered by deployments unless a line here says otherwise.
 fn trigger(program: Program, act: &str) -> Trigger {
     match (program, act) {
         (Program::Agent, "journal.open" | "journal.epoch") => Trigger::Start,

@@ -22,10 +22,10 @@ use crate::{
 /// Name of a device that only ever enrols.
 const NEWCOMER: &str = "newcomer";
 
-/// For the script of a deployment that is taken back to begin.
+/// Time for the script of a deployment to begin before the deployment is cancelled.
 const UNDER_WAY: Duration = Duration::from_millis(700);
 
-/// For an agent to be back after the restart that a script asked for.
+/// Time for an agent to be back after a restart that a script asked for.
 const RESTARTED: Duration = Duration::from_secs(3);
 
 /// Longest a question or an enrolment may take.
@@ -134,7 +134,7 @@ impl Provoker {
             Trigger::Plan => self.plan(bundle.step("script", StepBehaviour::QUICK)).await,
             Trigger::Enrol => self.enrol().await,
             Trigger::Expire => {
-                // Its server has just come up, so the device is mostly not back yet.
+                // Its server has just come up, so the device is often not back yet.
                 let request = CreateDeploymentRequest {
                     device_names: vec![self.device.clone()],
                     delivery_timeout_seconds: 1,
@@ -184,7 +184,7 @@ impl Provoker {
         let request = PlanDeploymentRequest {
             deployment: Some(order),
         };
-        // A question may be lost with who was asked.
+        // A question is lost when the program that was asked dies.
         let mut plans = self.traffic.operator().plans();
         let _ = tokio::time::timeout(ASKING, plans.plan_deployment(request)).await;
         None

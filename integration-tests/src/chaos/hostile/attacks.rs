@@ -23,8 +23,8 @@ pub(super) struct Attack {
     pub(super) run: fn(Arc<Target>, usize) -> Attacking,
 }
 
-/// Between two tries of an attacker that was thrown out: it attacks the server and not this
-/// machine's processor.
+/// Pause of an attacker that was disconnected. The attack is on the server, not on the processor of
+/// this machine.
 const AGAIN: Duration = Duration::from_millis(20);
 
 macro_rules! attack {

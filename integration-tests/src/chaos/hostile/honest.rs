@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{mib, soon};
 use crate::{
-    BundleBuilder, Database, Fleet, Operator, ServerOptions, TestServer,
+    Database, Fleet, Operator, ServerOptions, TestServer,
     chaos::Failure,
     fleet::{Connector, CounterSnapshot, Options, Received, Roster},
     http::HttpClient,
@@ -59,20 +59,17 @@ impl HonestFleet {
             .env("RUST_LOG", "info");
         let server = Arc::new(TestServer::start_with(database, options).await);
         let roster = Roster::enrol(&server, devices).await;
-        let failed = |error: std::io::Error| Failure::new(error.to_string());
-        let ca = std::fs::read(server.data().join("ca.pem")).map_err(failed)?;
-        let connector = Connector::new(server.port(), &ca);
+        let connector = Connector::to(&server);
         let (sender, received) = mpsc::unbounded_channel();
         let options = Options {
             spread: Duration::from_millis(devices as u64 * 4),
             ..Options::default()
         };
         let fleet = Fleet::start_watched(connector.clone(), &roster, options, Some(sender));
-        let fleet = fleet.map_err(failed)?;
+        let fleet = fleet.map_err(|error| Failure::new(error.to_string()))?;
         fleet.all_online(PATIENCE).await;
         let operator = server.operator();
-        let archive = BundleBuilder::script("honest", "1.0", "true").gzip().await;
-        let bundle = operator.push(&archive).await.digest;
+        let bundle = operator.push_script("honest", "1.0", "true").await.digest;
         Ok(Self {
             connector,
             operator,

@@ -7,7 +7,7 @@ use crate::proxy::{Direction, MessageFault, Protocol, Trap};
 /// A fault of one agent's network.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
-    /// Every connection is reset, and none is to be had for a while.
+    /// Every connection is reset, and no new one can be made for a while.
     Cut { millis: u64 },
     /// The connections stay up and pass nothing any more.
     HalfOpen,

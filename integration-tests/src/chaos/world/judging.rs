@@ -79,7 +79,7 @@ impl World {
             targets: tables.targets,
             attempts: tables.attempts,
             closings: self.closings.0.clone(),
-            // Reports about what was forgotten are kept aside, as they should be.
+            // Reports of forgotten attempts are kept aside, as they should be.
             unknown_reports: if self.forgotten.is_empty() {
                 tables.unknown_reports
             } else {
@@ -175,7 +175,7 @@ impl World {
     }
 }
 
-/// Polls `look` until it finds nothing; returns what is left after a while.
+/// Polls `look` until it finds nothing; returns what it still finds after a while.
 async fn gone_soon(look: impl Fn() -> Vec<String>) -> Vec<String> {
     let end = Instant::now() + TIDY_LIMIT;
     loop {

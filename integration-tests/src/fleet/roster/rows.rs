@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_nobody_thought_of_are_copied_too() {
+    fn every_column_of_a_row_is_copied() {
         let columns = ["digest", "device_id", "der", "revoked_at"].map(String::from);
         let sql = COPIES[1].sql(&columns, |number| format!("${number}::uuid"));
         assert_eq!(

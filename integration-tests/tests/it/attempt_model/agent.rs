@@ -1,10 +1,12 @@
-//! The agent of the model: what is on its disk, and one script at a time. It calls the rules of the
-//! real agent.
+//! The agent of the model: what is on its disk, what it sends, and what a crash leaves. It calls
+//! the rules of the real agent.
+
+mod executor;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_agent::journal::{
-    BootInstant, Record, Restarting, Returning, Stage, Started,
+    BootInstant, Record, Stage,
     rules::{AckedReport, StopDecision},
 };
 use kernex_proto::{
@@ -12,6 +14,8 @@ use kernex_proto::{
     v1::{self, AttemptState, Disposition, FailureReason, Step, command::Action},
 };
 use kernex_server::domain::attempt::State;
+
+use executor::ExecutorState;
 
 /// What survives a crash.
 #[derive(Debug, Clone, Default)]
@@ -42,25 +46,9 @@ pub(super) enum ScriptEnd {
     Exit75,
 }
 
-/// Where the executor is with its one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExecutorState {
-    /// About to journal the start of a step.
-    Before(Step),
-    /// Journalled, not run.
-    Begun(Step),
-    /// Run, its end not journalled yet.
-    Ran(Step, ScriptEnd),
-    /// Waiting for the restart that its script asked for.
-    Restart,
-    /// About to go on with going back after such a restart.
-    Returned,
-}
-
 /// A script that ran, as a witness would see it.
 pub(super) type ScriptRun = (AttemptId, Step, u32);
 
-/// The agent.
 #[derive(Debug, Default)]
 pub(super) struct Agent {
     pub(super) disk: Disk,
@@ -70,7 +58,7 @@ pub(super) struct Agent {
     sent: BTreeSet<u64>,
     again: Option<Resending>,
     running: Option<(AttemptId, ExecutorState)>,
-    /// Progress that was not sent yet.
+    /// Progress reports that are not sent yet.
     told: Vec<v1::Report>,
     /// The previous release has rollback scripts.
     pub(super) has_rollback_script: bool,
@@ -160,7 +148,8 @@ impl Agent {
         self.again = None;
     }
 
-    /// The session is open: what waits is told again, and what the server has lost.
+    /// The session is open. Unacknowledged reports are sent again, and outcomes that the server has
+    /// lost.
     pub(super) fn opened(&mut self, recorded: u64) -> Vec<v1::Report> {
         self.confirmed = true;
         let mut reports = Vec::new();
@@ -181,7 +170,7 @@ impl Agent {
         reports
     }
 
-    /// The next outcomes that are told again.
+    /// The next page of outcomes that are sent again.
     fn go_on_again(&mut self) -> Vec<v1::Report> {
         let outcomes = self.disk.outcomes();
         let Some(again) = self.again.as_mut().filter(|again| again.waiting.is_empty()) else {
@@ -226,7 +215,7 @@ impl Agent {
         reports
     }
 
-    /// A command of this session is journalled; the answer goes out if nobody dies first.
+    /// Journals a command of this session. Its reports are sent if no crash comes first.
     pub(super) fn command(&mut self, command: &v1::Command) -> Vec<v1::Report> {
         let id = command.attempt.as_ref().map(AttemptId::try_from);
         let id = id.expect("about an attempt").expect("a good id");
@@ -266,7 +255,7 @@ impl Agent {
         reports
     }
 
-    /// An acknowledgement is journalled; what goes out next is given.
+    /// Journals an acknowledgement; returns the reports that follow.
     pub(super) fn acknowledged(&mut self, ack: &v1::Ack) -> Vec<v1::Report> {
         if let Some(again) = &mut self.again {
             again.waiting.remove(&ack.seq);
@@ -311,7 +300,7 @@ impl Agent {
         }
     }
 
-    /// The machine or the program stops in the middle and starts again; what was cut off is ended.
+    /// The machine or the program crashes and starts again. Steps that were cut off are ended.
     pub(super) fn crash(&mut self) {
         self.session = None;
         self.confirmed = false;
@@ -347,172 +336,6 @@ impl Agent {
                 _ => self.disk.finish(id, failing),
             }
         }
-    }
-
-    /// One small step of the executor; the scripts it runs go to the witness.
-    pub(super) fn work(&mut self, script_end: ScriptEnd, witness: &mut impl FnMut(ScriptRun)) {
-        if !self.confirmed {
-            return;
-        }
-        match self.running {
-            None => self.running = self.next_ready(),
-            Some((id, at)) => {
-                self.running = self.go_on(id, at, script_end, witness).map(|at| (id, at))
-            }
-        }
-    }
-
-    /// Whether it waits for a restart and nothing else.
-    pub(super) fn awaits_restart(&self) -> bool {
-        matches!(self.running, Some((_, ExecutorState::Restart)))
-    }
-
-    fn next_ready(&self) -> Option<(AttemptId, ExecutorState)> {
-        let ready = self.disk.live.iter().filter_map(|(id, record)| {
-            let (rank, at) = match record.stage()? {
-                Stage::GoingBack(_) => (0, ExecutorState::Before(Step::Rollback)),
-                Stage::Returning(..) => (0, ExecutorState::Returned),
-                Stage::Restarted(_) => (0, ExecutorState::Before(Step::Activate)),
-                Stage::Fresh => (1, ExecutorState::Before(Step::PreHook)),
-                Stage::Deferred | Stage::CutOff => return None,
-            };
-            Some(((rank, record.accepted_seq), (*id, at)))
-        });
-        ready.min_by_key(|(rank, _)| *rank).map(|(_, ready)| ready)
-    }
-
-    fn go_on(
-        &mut self,
-        id: AttemptId,
-        at: ExecutorState,
-        script_end: ScriptEnd,
-        witness: &mut impl FnMut(ScriptRun),
-    ) -> Option<ExecutorState> {
-        match at {
-            ExecutorState::Before(step) => {
-                let record = self.disk.live.get_mut(&id)?;
-                let begun = record.started.clone().map(|started| started.step());
-                let may = record.start(Started {
-                    step: step.into(),
-                    ..Started::default()
-                });
-                if may {
-                    if step == Step::Rollback {
-                        self.told.push(going_back(id, record.stop_requested));
-                    }
-                    return Some(ExecutorState::Begun(step));
-                }
-                let cancelled = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
-                if step == Step::Rollback {
-                    let lost = outcome(AttemptState::Failed, FailureReason::RollbackFailed);
-                    self.disk.finish(id, lost);
-                    return None;
-                }
-                match begun {
-                    None | Some(Step::PreHook) => {
-                        self.disk.finish(id, cancelled);
-                        None
-                    }
-                    Some(_) => self.go_back(id, cancelled),
-                }
-            }
-            ExecutorState::Begun(step) => {
-                let run = self.disk.live.get(&id)?.run();
-                if step != Step::Activate {
-                    witness((id, step, run));
-                }
-                Some(ExecutorState::Ran(step, script_end))
-            }
-            ExecutorState::Ran(step, script_end) => self.after(id, step, script_end),
-            ExecutorState::Restart => Some(ExecutorState::Restart),
-            ExecutorState::Returned => {
-                let record = self.disk.live.get_mut(&id)?;
-                let may = record.start(Started {
-                    step: Step::Rollback.into(),
-                    ..Started::default()
-                });
-                // What is left of it may fail like any script.
-                self.after(
-                    id,
-                    Step::Rollback,
-                    if may { script_end } else { ScriptEnd::Failure },
-                )
-            }
-        }
-    }
-
-    fn after(&mut self, id: AttemptId, step: Step, script_end: ScriptEnd) -> Option<ExecutorState> {
-        let failed = |reason| outcome(AttemptState::Failed, reason);
-        match (step, script_end) {
-            (Step::PreHook, ScriptEnd::Success) => Some(ExecutorState::Before(Step::Script)),
-            (Step::PreHook, ScriptEnd::Failure) => {
-                self.disk.finish(id, failed(FailureReason::Refused));
-                None
-            }
-            (Step::PreHook, ScriptEnd::Exit75) => {
-                let seq = self.disk.next_seq();
-                let record = self.disk.live.get_mut(&id)?;
-                let deferred = v1::Deferred {
-                    run: record.run(),
-                    retry_after_ms: 1000,
-                    message: String::new(),
-                };
-                if !record.defer(deferred, String::new(), seq) {
-                    let stopped = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
-                    self.disk.finish(id, stopped);
-                }
-                None
-            }
-            (Step::Script, ScriptEnd::Success) => Some(ExecutorState::Before(Step::Activate)),
-            (Step::Script, ScriptEnd::Exit75) => {
-                let record = self.disk.live.get_mut(&id)?;
-                record.restarting = Some(Restarting::default());
-                Some(ExecutorState::Restart)
-            }
-            (Step::Activate, _) => Some(ExecutorState::Before(Step::PostHook)),
-            (Step::PostHook, ScriptEnd::Success) => {
-                self.disk.finish(
-                    id,
-                    outcome(AttemptState::Succeeded, FailureReason::Unspecified),
-                );
-                None
-            }
-            (Step::Rollback, ScriptEnd::Exit75) => {
-                let record = self.disk.live.get_mut(&id)?;
-                record.returning = Some(Returning::default());
-                Some(ExecutorState::Restart)
-            }
-            (Step::Rollback, script_end) => {
-                let failing = self.disk.live.get(&id)?.failing.clone();
-                let lost = failed(FailureReason::RollbackFailed);
-                let good = failing.filter(|_| script_end == ScriptEnd::Success);
-                self.disk.finish(id, good.unwrap_or(lost));
-                None
-            }
-            _ => self.go_back(id, failed(FailureReason::ScriptFailed)),
-        }
-    }
-
-    fn go_back(&mut self, id: AttemptId, failing: v1::Outcome) -> Option<ExecutorState> {
-        self.disk.live.get_mut(&id)?.fail(failing.clone());
-        if self.has_rollback_script {
-            return Some(ExecutorState::Before(Step::Rollback));
-        }
-        self.disk.finish(id, failing);
-        None
-    }
-}
-
-fn going_back(id: AttemptId, stopped: bool) -> v1::Report {
-    let progress = v1::Progress {
-        step: Step::Rollback.into(),
-        stopped,
-        ..v1::Progress::default()
-    };
-    v1::Report {
-        attempt: Some(id.into()),
-        event: Some(v1::report::Event::Progress(progress)),
-        ..v1::Report::default()
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::agent::ScriptEnd;
 
-/// Something that happens.
+/// One step of a history.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Op {
     Deploy {

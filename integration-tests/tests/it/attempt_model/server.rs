@@ -39,7 +39,7 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rows {
     pub(super) attempts: BTreeMap<AttemptId, Row>,
-    /// Reports of attempts nobody here knows, once each.
+    /// Outcomes of attempts that these rows do not know, once each.
     pub(super) aside: BTreeMap<AttemptId, Ending>,
     /// Every outcome of the agent's journal numbered up to this is in these rows.
     pub(super) recorded: u64,
@@ -52,11 +52,10 @@ pub(super) struct Rows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Pushed {
     Deploy(AttemptId, u32),
-    /// And whether it is to end going back as well.
+    /// The flag says whether going back has to end, too.
     Stop(AttemptId, bool),
 }
 
-/// The server.
 #[derive(Debug, Default)]
 pub(super) struct Server {
     pub(super) rows: Rows,
@@ -100,7 +99,7 @@ impl Server {
         }
     }
 
-    /// Whoever decides knows what was pushed, whether that is written or not.
+    /// A decision knows every push, also one that is not written yet.
     fn know_pushes(&mut self, now: Timestamp) {
         for (what, epoch) in &self.unwritten {
             let (Pushed::Deploy(id, _) | Pushed::Stop(id, _)) = what;
@@ -155,7 +154,7 @@ impl Server {
                 }
             }
         }
-        // What a newer order was given after gives way to it, once it is known that nobody took it.
+        // An attempt that no device has received gives way to a newer order.
         let newest = self.rows.attempts.keys().map(|id| id.target).max();
         for (id, row) in &mut self.rows.attempts {
             if row.facts.untaken && Some(id.target) < newest {
@@ -240,7 +239,7 @@ impl Server {
         }
     }
 
-    /// Commits a report; the answer goes out if nobody dies first.
+    /// Commits a report. The answer is sent if no crash comes first.
     pub(super) fn report(&mut self, report: &v1::Report, now: Timestamp) -> Option<Down> {
         let id = report.attempt.as_ref().map(AttemptId::try_from)?.ok()?;
         let event = report.event.as_ref()?;

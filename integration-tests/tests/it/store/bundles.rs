@@ -2,10 +2,13 @@
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};
-use kernex_server::store::{NewBundle, Page, StoreError};
+use kernex_server::{
+    domain::schedule::Schedule,
+    store::{NewBundle, NewDeployment, Page, StoreError, Terms},
+};
 use uuid::Uuid;
 
-use super::fixture::{Fixture, caller, repeated, succeeded};
+use super::fixture::{Fixture, HOUR, caller, repeated, succeeded};
 
 fn new(name: &str, version: &str, bytes: &[u8]) -> NewBundle {
     NewBundle {
@@ -24,6 +27,7 @@ fn new(name: &str, version: &str, bytes: &[u8]) -> NewBundle {
 both_databases![
     the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused,
     a_bundle_in_use_cannot_be_deleted,
+    a_bundle_of_held_targets_is_not_deleted_and_a_missing_one_is_named,
 ];
 
 async fn the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused(database: Database) {
@@ -122,4 +126,64 @@ async fn a_bundle_in_use_cannot_be_deleted(database: Database) {
         assert_eq!(gone.digest, bundle.digest);
     }
     assert!(!fixture.view.digest_in_use(bundle.digest).await.unwrap());
+}
+
+async fn a_bundle_of_held_targets_is_not_deleted_and_a_missing_one_is_named(database: Database) {
+    let fixture = Fixture::new(database).await;
+    fixture.bundle("app", "1").await;
+    let device = fixture.device("edge-1").await;
+    let start = Some(fixture.store.now().plus(HOUR));
+    let terms = Terms {
+        schedule: Schedule {
+            start,
+            ..Schedule::default()
+        },
+        ..Terms::default()
+    };
+    let order = NewDeployment {
+        terms,
+        ..Fixture::order("app:1", &[&device])
+    };
+    let deployment = fixture
+        .operators
+        .create_deployment(&caller("CreateDeployment"), order)
+        .await
+        .unwrap();
+    let deleted = fixture
+        .operators
+        .delete_bundle(&caller("DeleteBundle"), "app:1")
+        .await;
+    assert!(
+        matches!(deleted, Err(StoreError::InUse { .. })),
+        "held targets need it too: {deleted:?}"
+    );
+    fixture
+        .operators
+        .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
+        .await
+        .unwrap();
+    fixture
+        .operators
+        .delete_bundle(&caller("DeleteBundle"), "app:1")
+        .await
+        .unwrap();
+    let gone = fixture
+        .operators
+        .create_deployment(
+            &caller("CreateDeployment"),
+            Fixture::order("app:1", &[&device]),
+        )
+        .await;
+    assert!(
+        matches!(gone, Err(StoreError::NotFound { kind: "bundle", .. })),
+        "{gone:?}"
+    );
+    let retried = fixture
+        .operators
+        .retry_deployment(&caller("RetryDeployment"), deployment.deployment.id, &[])
+        .await;
+    assert!(
+        matches!(retried, Err(StoreError::WrongState { .. })),
+        "{retried:?}"
+    );
 }

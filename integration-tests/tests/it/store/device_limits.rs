@@ -36,12 +36,12 @@ fn made_up(device: &Device, name: &str, version: &str, output: &str) -> Incoming
 }
 
 both_databases![
-    of_reports_of_unknown_attempts_the_newest_are_kept,
+    the_newest_reports_of_unknown_attempts_are_kept,
     a_device_cannot_make_up_more_than_256_bundle_names,
     a_disk_that_fails_again_and_again_makes_sixty_events,
 ];
 
-async fn of_reports_of_unknown_attempts_the_newest_are_kept(database: Database) {
+async fn the_newest_reports_of_unknown_attempts_are_kept(database: Database) {
     let fixture = Fixture::new(database).await;
     let (rogue, honest) = (
         fixture.device("edge-1").await,
@@ -108,7 +108,7 @@ async fn a_device_cannot_make_up_more_than_256_bundle_names(database: Database) 
             .len()
     };
     assert_eq!(known().await, 256);
-    // What is known is learnt all the same.
+    // An outcome of a known bundle is still recorded.
     let news = [made_up(&rogue, "made-up-0-0", "2", "")];
     fixture.store.apply_reports(&news).await.unwrap();
     let device = fixture.view.get_device("edge-1").await.unwrap();

@@ -52,7 +52,7 @@ async fn a_heartbeat_that_arrives_before_its_outcome_is_no_drift(database: Datab
     let epoch = fixture.session(&device, 0, &[]).await.epoch;
     let deployment = fixture.deploy("app:1", &[&device]).await;
     let (attempt, _) = fixture.target(&deployment, &device).await;
-    // Pushed, and not written yet.
+    // The push is not written yet.
     let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
     fixture.store.record_heartbeats(&early()).await.unwrap();
     fixture

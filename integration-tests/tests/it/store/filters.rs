@@ -149,7 +149,7 @@ async fn devices_are_found_by_status_version_bundle_drift_age_and_name(database:
         ),
         (version(&["1.0"]), &["edge-1", "edge-2", "Edge-3"]),
         (version(&["", "0.9"]), &["x_4"]),
-        // What a device is seen to run counts, not what it should.
+        // The release that a device reports counts, not the one it should run.
         (runs("app:2"), &["edge-1", "edge-2"]),
         (runs("app:1"), &[]),
         (runs("app"), &["edge-1", "edge-2"]),

@@ -1,5 +1,7 @@
 //! A store with a database of its own, and helpers to fill it.
 
+mod samples;
+
 use std::time::Duration;
 
 use kernex_integration_tests::Database;
@@ -11,10 +13,10 @@ use kernex_server::{
     clock::{Clock, Timestamp},
     domain::{attempt::State, device::away::AwayReason, selector::Selector},
     store::{
-        BundleRow, Caller, CreatedDeployment, DueKind, EnrollDevice, HeldAttempt, IncomingReport,
-        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, OperatorStore,
-        Origin, Page, ReportEvent, RequestKey, Scope, SessionChange, SessionChanged, Store,
-        StoreError, Target, TargetFilter, Terms, View,
+        BundleRow, CreatedDeployment, DueKind, HeldAttempt, IncomingReport, NewBundle,
+        NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, OperatorStore, Page,
+        ReportEvent, Scope, SessionChange, SessionChanged, Store, StoreError, Target, TargetFilter,
+        Terms, View,
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -24,7 +26,12 @@ use sea_orm_migration::sea_orm::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
+pub(super) use samples::{
+    caller, cancelled, enrolment, failed, inventory, repeated, reused, succeeded, token,
+};
+
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
 /// An epoch later than every revocation.
 pub(super) const LATEST: u64 = i64::MAX as u64;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -47,102 +54,6 @@ pub(super) struct Device {
     pub(super) name: String,
     pub(super) key: Digest,
     pub(super) journal: JournalId,
-}
-
-pub(super) fn caller(method: &'static str) -> Caller {
-    Caller {
-        name: "ada".into(),
-        scope: Scope::Everything,
-        request: None,
-        method,
-        origin: Origin::default(),
-    }
-}
-
-pub(super) fn repeated(method: &'static str, request_id: Uuid) -> Caller {
-    Caller {
-        request: Some(RequestKey {
-            id: request_id,
-            hash: Digest::of(b"this request"),
-        }),
-        ..caller(method)
-    }
-}
-
-/// Another request under the same id.
-pub(super) fn reused(caller: &Caller) -> Caller {
-    let request = caller.request.map(|key| RequestKey {
-        hash: Digest::of(b"another request"),
-        ..key
-    });
-    Caller {
-        request,
-        ..caller.clone()
-    }
-}
-
-pub(super) fn token(uses: u32) -> NewEnrollmentToken {
-    NewEnrollmentToken {
-        id: TokenId::generate(),
-        secret_hash: Digest::of(b"secret"),
-        uses,
-        ttl: HOUR,
-        labels: [("site".to_owned(), "berlin".to_owned())].into(),
-        replaces_device: None,
-    }
-}
-
-pub(super) fn enrolment(token: TokenId, name: &str, key: &[u8]) -> EnrollDevice {
-    EnrollDevice {
-        token,
-        secret_hash: Digest::of(b"secret"),
-        key_der: key.to_vec(),
-        key: Digest::of(key),
-        name: name.into(),
-        inventory: inventory(),
-        address: None,
-    }
-}
-
-pub(super) fn inventory() -> v1::Inventory {
-    v1::Inventory {
-        os: "linux".into(),
-        arch: "x86_64".into(),
-        hostname: "nul\0 inside".into(),
-        cpu_count: 2,
-        ..Default::default()
-    }
-}
-
-pub(super) fn succeeded(version: &str, bytes: &[u8]) -> ReportEvent {
-    ReportEvent::Outcome(v1::Outcome {
-        state: v1::AttemptState::Succeeded.into(),
-        exit_code: Some(0),
-        output_tail: "done\0".into(),
-        active: Some(Box::new(v1::ActiveRelease {
-            name: "app".into(),
-            version: version.into(),
-            digest: Digest::of(bytes).to_string(),
-            ..Default::default()
-        })),
-        ..Default::default()
-    })
-}
-
-pub(super) fn failed(reason: v1::FailureReason) -> ReportEvent {
-    ReportEvent::Outcome(v1::Outcome {
-        state: v1::AttemptState::Failed.into(),
-        reason: reason.into(),
-        message: "it broke".into(),
-        ..Default::default()
-    })
-}
-
-pub(super) fn cancelled() -> ReportEvent {
-    ReportEvent::Outcome(v1::Outcome {
-        state: v1::AttemptState::Cancelled.into(),
-        ..Default::default()
-    })
 }
 
 impl Fixture {

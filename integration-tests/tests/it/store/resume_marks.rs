@@ -60,7 +60,7 @@ async fn opened(
 both_databases![
     the_resume_mark_never_passes_a_missing_outcome,
     the_resume_mark_passes_outcomes_of_every_disposition,
-    an_agent_that_sends_no_places_raises_no_resume_mark,
+    a_report_without_its_place_in_the_journal_raises_no_resume_mark,
     copies_get_no_resume_mark_and_the_kept_one_sends_everything_again,
     after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received,
     an_outcome_of_an_unknown_attempt_updates_what_the_device_runs,
@@ -174,7 +174,7 @@ async fn the_resume_mark_passes_outcomes_of_every_disposition(database: Database
     );
 }
 
-async fn an_agent_that_sends_no_places_raises_no_resume_mark(database: Database) {
+async fn a_report_without_its_place_in_the_journal_raises_no_resume_mark(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let epoch = opened(&fixture, &device, 0, None).await.epoch;
@@ -308,7 +308,7 @@ async fn a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome(data
         fixture.store.apply_reports(resent).await.unwrap();
     }
     assert_eq!(runs().await, "2");
-    // Below the mark nothing is news.
+    // Outcomes below the mark change nothing.
     for old in journal.each_ref() {
         let old = std::slice::from_ref(old);
         fixture.store.apply_reports(old).await.unwrap();

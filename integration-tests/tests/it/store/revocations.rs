@@ -264,7 +264,7 @@ async fn a_replica_reads_the_revocations_after_a_given_number(database: Database
         .await
         .unwrap();
     for _ in 0..2 {
-        // Twice is once.
+        // Announcing it twice has the effect of once.
         fixture
             .operators
             .revoke_operator_token(&caller("RevokeOperatorToken"), made.id)

@@ -71,7 +71,7 @@ both_databases![
     the_same_request_rolls_back_once,
     a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to,
     a_failure_that_no_device_can_go_back_from_ends_the_deployment,
-    a_retry_goes_on_after_such_an_end,
+    a_retry_reopens_a_deployment_that_could_not_be_taken_back,
 ];
 
 async fn each_rollback_returns_to_what_ran_before_its_deployment(database: Database) {
@@ -347,7 +347,7 @@ async fn a_failure_that_no_device_can_go_back_from_ends_the_deployment(database:
     }
 }
 
-async fn a_retry_goes_on_after_such_an_end(database: Database) {
+async fn a_retry_reopens_a_deployment_that_could_not_be_taken_back(database: Database) {
     let fixture = Fixture::new(database).await;
     let one = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;

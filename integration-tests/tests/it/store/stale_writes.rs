@@ -1,5 +1,5 @@
-//! A write of what has changed since it was read. Writers of the store take turns, so the other one
-//! is a statement by hand that takes none.
+//! A write of a row that has changed since it was read. Writers of the store take turns, so the
+//! other writer is a plain statement that takes no turn.
 
 use kernex_integration_tests::{Database, wait::seen, wait_for};
 use kernex_server::domain::attempt::State;

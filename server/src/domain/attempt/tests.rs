@@ -128,6 +128,23 @@ fn what_was_pushed_stays_unresolved_when_it_expires() {
 }
 
 #[test]
+fn an_attempt_expires_at_its_deadline_and_not_a_microsecond_before() {
+    let delivery = Timestamp(2_000_000);
+    let execution = NOW.plus(EXECUTION);
+    for (state, deadline) in [
+        (State::Held, delivery),
+        (State::Sent, delivery),
+        (State::Accepted, execution),
+        (State::Running, execution),
+    ] {
+        let tick = |at| apply(&attempt(state), Closing::Tick, at).changed();
+        assert_eq!(tick(Timestamp(deadline.0 - 1)), None, "{state:?}");
+        let expired = tick(deadline).map(|next| next.state);
+        assert_eq!(expired, Some(State::Expired), "{state:?}");
+    }
+}
+
+#[test]
 fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
     let untaken = apply(&attempt(State::Sent), Event::Fact(Fact::NotHeld), NOW)
         .changed()

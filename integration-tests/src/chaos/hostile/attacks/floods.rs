@@ -127,7 +127,7 @@ pub(super) async fn many_streams(target: &Target, _: usize) {
     .await;
 }
 
-/// Calls nobody knows, with names as long as they may be: what of them gets into the log?
+/// Calls of unknown methods with the longest names allowed: how much of them gets into the log?
 pub(super) async fn long_paths(target: &Target, _: usize) {
     const STREAM_ENDS: u8 = 0x1;
     let mut stream = streams();

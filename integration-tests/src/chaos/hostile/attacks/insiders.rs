@@ -1,4 +1,4 @@
-//! What those can do who are known: a viewer, an operator, a device.
+//! Attacks by known callers: a viewer, an operator, a device.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const WINDOW: u32 = 65_535;
 /// Between two messages of a device: a thousand a second.
 const MESSAGE: Duration = Duration::from_millis(1);
 
-/// A viewer asks for everything that changes and takes none of it.
+/// A viewer opens every watch and reads none of them.
 pub(super) async fn stalled_watches(target: &Target, _: usize) {
     let bearer = [("authorization", format!("Bearer {}", target.viewer))];
     let Ok(mut wire) = target.wire(0).await else {
@@ -121,7 +121,7 @@ async fn noise(target: &Target, sender: &mut Sender) -> Result<(), WireError> {
     }
 }
 
-/// A session of the rogue device; what it sends is not waited for.
+/// A session of the rogue device. Nothing waits for its answers.
 async fn rogue(target: &Target) -> Option<RawSession> {
     let mut rogue = target.rogue();
     let session = timeout(Duration::from_secs(10), rogue.try_connect(&target.server)).await;

@@ -170,7 +170,7 @@ async fn guess(target: &Target, mut once: impl AsyncFnMut(&Calls) -> Result<(), 
     let guessing = async {
         loop {
             match once(&open).await {
-                // Refused is what it is used to.
+                // A refusal is what a guesser expects.
                 Ok(()) | Err(WireError::Status(_)) => target.did(),
                 Err(error) => return Err::<(), _>(error),
             }

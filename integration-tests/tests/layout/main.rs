@@ -6,6 +6,10 @@
 //! A file and the folder of its name are one thing, so a file and those below it may know each
 //! other.
 
+mod comments;
+mod rules;
+mod statuses;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -289,192 +293,13 @@ fn files_of_the_server_use_their_own_floor_and_those_below() {
     assert!(upward.is_empty(), "these use a higher floor: {upward:#?}");
 }
 
-/// Whether a path leads out of the rules: into the contract (but for its ids and digests), into a
-/// library for the wire or a database, or into another part of the server (but for its timestamps).
-fn leads_out_of_the_rules(path: &[String]) -> bool {
-    let names: Vec<&str> = path.iter().map(String::as_str).collect();
-    match names[..] {
-        ["kernex_proto", second, ..] => second != "ids" && second != "digest",
-        ["kernex_proto"] => true,
-        ["crate", second, ..] => second != "domain" && second != "clock",
-        [first, ..] => matches!(
-            first,
-            "v1" | "prost" | "prost_types" | "tonic" | "sea_orm" | "sqlx"
-        ),
-        [] => false,
-    }
-}
-
-#[test]
-fn the_rules_know_neither_the_contract_nor_a_database() {
-    let server = top().join("server").join("src");
-    let mut rules = Sources::new();
-    let domain = vec!["domain".to_owned()];
-    read(&server.join("domain"), &domain, &mut rules);
-    let face = fs::read_to_string(server.join("domain.rs")).expect("source");
-    rules.insert(domain, vec![face]);
-    assert!(rules.len() > 10, "the rules are there");
-    let mut out = Vec::new();
-    for (module, files) in &rules {
-        let named = files.iter().flat_map(|source| Named::of(source));
-        let named = named.filter(|path| leads_out_of_the_rules(path));
-        out.extend(named.map(|path| format!("{}: {}", module.join("/"), path.join("::"))));
-    }
-    assert!(out.is_empty(), "paths that lead out of the rules: {out:#?}");
-}
-
-#[test]
-fn a_way_out_of_the_rules_is_found_however_it_is_spelt() {
-    let out = |source: &str| {
-        let named = Named::of(source);
-        named.iter().any(|path| leads_out_of_the_rules(path))
-    };
-    for source in [
-        "use kernex_proto::v1;",
-        "use kernex_proto::{ids::Digest, v1::{Outcome, Stop}};",
-        "fn f(stop: &kernex_proto::v1::Stop) {}",
-        "fn f() -> v1::Disposition { v1::Disposition::Applied }",
-        "use crate::wire::same_words;",
-        "use tonic::Status;",
-    ] {
-        assert!(out(source), "{source}");
-    }
-    for source in [
-        "use kernex_proto::ids::{Digest, DeviceId};",
-        "use crate::{clock::Timestamp, domain::attempt::State};",
-        "#[cfg(test)] mod tests { use kernex_proto::v1; }",
-    ] {
-        assert!(!out(source), "{source}");
-    }
-}
-
-/// How a `tonic::Status` that says an error can be made.
-const MAKERS: [&str; 21] = [
-    "new",
-    "with_details",
-    "with_metadata",
-    "with_details_and_metadata",
-    "with_error_details",
-    "from_error",
-    "cancelled",
-    "unknown",
-    "invalid_argument",
-    "deadline_exceeded",
-    "not_found",
-    "already_exists",
-    "permission_denied",
-    "resource_exhausted",
-    "failed_precondition",
-    "aborted",
-    "out_of_range",
-    "unimplemented",
-    "internal",
-    "unavailable",
-    "unauthenticated",
-];
-
-/// Lines outside of tests that make a status. By their text, because a macro hides its paths.
-fn makes_statuses(source: &str) -> Vec<&str> {
-    let code = source.split("#[cfg(test)]\nmod tests {").next();
-    let lines = code.unwrap_or_default().lines();
-    let is_one = |line: &&str| {
-        line.match_indices("Status::").any(|(at, found)| {
-            let is_end_of_a_name = line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            let (maker, _) = line[at + found.len()..].split_once('(').unwrap_or_default();
-            !is_end_of_a_name && MAKERS.contains(&maker)
-        })
-    };
-    lines.filter(is_one).collect()
-}
-
-#[test]
-fn every_status_of_the_server_comes_from_one_table() {
-    let mut sources = Sources::new();
-    let server = top().join("server").join("src");
-    read(&server, &Module::new(), &mut sources);
-    let makers = sources.iter().flat_map(|(module, files)| {
-        let lines = files.iter().flat_map(|source| makes_statuses(source));
-        lines.map(move |line| (module.join("/"), line.trim()))
-    });
-    let is_of_the_table = |module: &str| module == "error" || module.starts_with("error/");
-    let (of_the_table, others): (Vec<_>, Vec<_>) =
-        makers.partition(|(module, _)| is_of_the_table(module));
-    assert!(
-        others.is_empty(),
-        "statuses outside of error.rs: {others:#?}"
-    );
-    assert!(
-        of_the_table.len() > 3,
-        "the table is read: {of_the_table:?}"
-    );
-}
-
-#[test]
-fn a_status_is_found_wherever_it_is_made() {
-    for source in [
-        "Err(Status::internal(\"x\"))",
-        "tonic::Status::with_error_details(code, message, details)",
-        "stream! { yield Err(Status::aborted(\"x\")) }",
-    ] {
-        assert_eq!(makes_statuses(source).len(), 1, "{source}");
-    }
-    for source in [
-        "device: v1::DeviceStatus::from(device.status)",
-        "Status::from(error)",
-        "let end = Status::ok(\"\");",
-        "#[cfg(test)]\nmod tests {\n Status::internal(\"x\")",
-    ] {
-        assert!(makes_statuses(source).is_empty(), "{source}");
-    }
-}
-
-/// Columns of a line, in code as in comments.
-const WIDTH: usize = 100;
-
-fn is_too_wide(line: &str) -> bool {
-    line.trim_start().starts_with("//") && line.chars().count() > WIDTH
-}
-
-#[test]
-fn comments_are_no_wider_than_code() {
-    let mut folders: Vec<PathBuf> = CRATES.iter().map(|name| top().join(name)).collect();
-    let mut wide = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder of source") {
-            let path = entry.expect("an entry").path();
-            let is_source = path
-                .extension()
-                .is_some_and(|end| end == "rs" || end == "proto");
-            if path.is_dir() {
-                folders.push(path);
-            } else if is_source {
-                let source = fs::read_to_string(&path).expect("source");
-                let lines = source
-                    .lines()
-                    .zip(1..)
-                    .filter(|(line, _)| is_too_wide(line));
-                wide.extend(lines.map(|(_, number)| format!("{}:{number}", path.display())));
-            }
-        }
-    }
-    assert!(wide.is_empty(), "comments past {WIDTH} columns: {wide:#?}");
-}
-
-#[test]
-fn the_width_of_a_comment_counts_its_indentation() {
-    let wide = "x".repeat(WIDTH);
-    assert!(is_too_wide(&format!("    /// {wide}")));
-    assert!(!is_too_wide(&format!("// {}", &wide[3..])));
-    assert!(!is_too_wide(&format!("let text = \"{wide}\";")));
-}
-
 fn sources(files: &[(&str, &str)]) -> Sources {
     let source = |(path, source): &(&str, &str)| (module(path), vec![(*source).to_owned()]);
     files.iter().map(source).collect()
 }
 
 #[test]
-fn what_goes_up_is_found_and_the_longest_path_says_the_floor() {
+fn an_import_of_a_higher_floor_is_found_and_the_longest_path_decides() {
     let floors: [&[&str]; 3] = [&["", "a"], &["b"], &["a/low", "c"]];
     let sources = sources(&[
         ("", "mod a; mod b; mod c;"),
