@@ -34,7 +34,7 @@ impl TargetFilter {
     }
 
     /// Whether the pattern matches this name. A database may find more, see
-    /// [`like`](crate::store::read::device_filter::like).
+    /// [`like`].
     pub(crate) fn takes_name(&self, name: &str) -> bool {
         self.device_name
             .as_ref()
