@@ -84,9 +84,9 @@ impl Config {
 }
 
 impl Args {
-    /// The settings; or, when they are not valid, the defaults with the reason. Folder and addresses
-    /// count all the same where they were typed. A support bundle is made in both cases. The reason
-    /// repeats no value, because it may be secret.
+    /// The settings; or, when they are not valid, the defaults with the reason. Folder and
+    /// addresses count all the same where they were typed. A support bundle is made in both cases.
+    /// The reason repeats no value, because it may be secret.
     pub(crate) fn into_config_or_defaults(self) -> (Config, Option<String>) {
         let (state_dir, servers) = (self.state_dir.clone(), self.server.clone());
         match self.into_config() {

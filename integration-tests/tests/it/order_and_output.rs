@@ -73,8 +73,9 @@ async fn an_order_reads_back_whole(database: Database) {
     assert_eq!(rollout["phases"][0]["count"], 1, "{rollout}");
     assert_eq!(rollout["phases"][1]["percent"], 100.0, "{rollout}");
     assert_eq!(shown["created_by"], "admin");
-    assert_eq!(shown["phases"][0]["soak_seconds"], 600);
-    assert_eq!(shown["phases"][0]["max_failures"], "1");
+    let first = &shown["phases"][0]["phase"];
+    assert_eq!(first["soak_seconds"], 600, "{first}");
+    assert_eq!(first["max_failures_count"], 1, "{first}");
     assert_eq!(shown["schedule"]["windows"][0], "daily 02:00-04:00 UTC");
     let text = ctl.ok(&["deployment", "get", &id]);
     for part in [

@@ -141,7 +141,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     );
     let canary = states(&bad, "succeeded");
     assert_eq!(canary.len(), 1, "{bad}");
-    let canary = text(canary[0], "device");
+    let canary = text(canary[0], "device_name");
     assert_eq!(fs::read_link(&seat).unwrap().to_str(), Some(canary));
 
     // The device that succeeded goes back, too, without an order.
@@ -173,18 +173,25 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
         assert!(third.stderr.contains(standing), "{}", third.stderr);
     }
     let fixed = newest(&ctl);
-    let sizes: Vec<_> = fixed["phases"]
+    let phases: Vec<_> = fixed["phases"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|phase| (phase["counts"]["succeeded"].as_u64(), text(phase, "state")))
+        .map(|phase| {
+            (
+                phase["counts"]["succeeded"].as_u64(),
+                phase["passed_at"].is_string(),
+                phase["soaked_at"].is_string(),
+            )
+        })
         .collect();
+    // Nothing waits for the last phase to soak.
     assert_eq!(
-        sizes,
+        phases,
         [
-            (Some(3), "passed"),
-            (Some(12), "passed"),
-            (Some(15), "ended")
+            (Some(3), true, true),
+            (Some(12), true, true),
+            (Some(15), true, false)
         ],
         "{fixed}"
     );
@@ -202,7 +209,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     );
     for target in failed {
         assert_eq!(
-            told(&history(&ctl, text(target, "device"))),
+            told(&history(&ctl, text(target, "device_name"))),
             [
                 ["app:2.1", "succeeded", "", "2.1"],
                 ["app:2.0", "failed", "health_check", "1.0"],
@@ -210,7 +217,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
             ]
         );
     }
-    let untouched = text(states(&bad, "cancelled")[0], "device");
+    let untouched = text(states(&bad, "cancelled")[0], "device_name");
     let history = history(&ctl, untouched);
     assert_eq!(told(&history)[1][..3], ["app:2.0", "cancelled", ""]);
 }
