@@ -288,7 +288,7 @@ impl Victim {
         let end = Instant::now() + BACK_LIMIT;
         while Instant::now() < end {
             let goes_on = matches!(fault, Fault::Message { .. })
-                && process.has_said("active: acknowledged", lifted);
+                && process.has_said("acknowledged seq=", lifted);
             if goes_on || process.has_said("session open", before) {
                 return true;
             }
