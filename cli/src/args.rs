@@ -42,6 +42,7 @@ Exit codes:
   2  wrong usage                6  waiting took too long
   3  the deployment failed      7  the control plane cannot be reached
                                 8  an operator has to decide
+  130  Ctrl-C                   143  SIGTERM
 
 Environment:
   KERNEXCTL_CONFIG  configuration file (default ~/.config/kernex/config.toml)
@@ -142,6 +143,7 @@ pub(crate) enum Command {
     /// Explain a word of a table or an error, e.g. superseded or disk_full
     Explain {
         /// The word; without one, all words are listed
+        #[arg(add = complete::words())]
         word: Option<String>,
     },
     /// Check each step between this machine and the server: name, network, TLS, clock, token and

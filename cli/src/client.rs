@@ -65,8 +65,14 @@ impl Client {
                 "Correct `--proxy`, KERNEX_PROXY or `https_proxy`; `--proxy ''` goes without one.",
             )
         })?;
-        let unreachable =
-            |error: &(dyn std::error::Error + 'static)| Failure::unreachable(server, error);
+        let by_name = context.ca.as_deref() == Some(SYSTEM_CA);
+        let unreachable = |error: &(dyn std::error::Error + 'static)| {
+            if by_name {
+                Failure::unreachable_by_name(server, error)
+            } else {
+                Failure::unreachable(server, error)
+            }
+        };
         let control_plane = ControlPlane::verified_by(server, trust, CONNECT_TIMEOUT)
             .map_err(|error| match error {
                 AddressError::NoCa(_) => Failure::usage(

@@ -79,7 +79,7 @@ where
 
 /// Asks before something that cannot be undone. Without a terminal it cannot ask, so `--yes` is
 /// needed.
-pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(), Failure> {
+pub(crate) async fn confirm(consent: crate::args::Consent, question: &str) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
     if consent.yes {
         return Ok(());
@@ -94,8 +94,14 @@ pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "{question} [y/N] ");
     let _ = stderr.flush();
-    let mut answer = String::new();
-    let _ = stdin.lock().read_line(&mut answer);
+    // A thread of its own: a signal does not wait for the answer.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = stdin.lock().read_line(&mut answer);
+        let _ = tell.send(answer);
+    });
+    let answer = told.await.unwrap_or_default();
     if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
         return Ok(());
     }

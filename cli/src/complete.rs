@@ -10,7 +10,8 @@ use crate::{
     client::Client,
     context::{ConfigFile, process_env, resolve},
     error::Failure,
-    text::{short_id, state_word},
+    output::token::TokenView,
+    text::{Time, short_id, state_word},
 };
 
 /// The environment variable by which a shell's script asks for suggestions.
@@ -41,7 +42,7 @@ pub(crate) fn devices() -> ArgValueCompleter {
     })
 }
 
-/// Ids of the newest deployments, by their first digits.
+/// The newest deployments, by their names and by the first digits of their ids.
 pub(crate) fn deployments() -> ArgValueCompleter {
     asking(async |client, _| {
         let request = v1::ListDeploymentsRequest {
@@ -53,15 +54,47 @@ pub(crate) fn deployments() -> ArgValueCompleter {
             .list_deployments(request)
             .await?
             .into_inner();
-        let named = page.deployments.into_iter().map(|deployment| {
-            let state = state_word!(v1::DeploymentState, deployment.state, "DEPLOYMENT_STATE_");
-            (
-                short_id(&deployment.id).to_owned(),
-                format!("{} {state}", deployment.bundle),
-            )
-        });
-        Ok(named.collect())
+        Ok(page.deployments.into_iter().flat_map(names_of).collect())
     })
+}
+
+/// What commands take for a deployment: its name if it has one, and the first digits of its id.
+fn names_of(deployment: v1::Deployment) -> Vec<(String, String)> {
+    let state = state_word!(v1::DeploymentState, deployment.state, "DEPLOYMENT_STATE_");
+    let help = format!("{} {state}", deployment.bundle);
+    let id = short_id(&deployment.id).to_owned();
+    let names = [deployment.name, id].into_iter();
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| (name, help.clone()))
+        .collect()
+}
+
+/// Names of operator tokens that work.
+pub(crate) fn tokens() -> ArgValueCompleter {
+    asking(async |client, _| {
+        let request = v1::ListOperatorTokensRequest {
+            page_size: MOST,
+            ..v1::ListOperatorTokensRequest::default()
+        };
+        let page = client.access().list_operator_tokens(request).await?;
+        let tokens = page.into_inner().tokens.into_iter();
+        Ok(tokens_of(tokens, Time::now()))
+    })
+}
+
+fn tokens_of(tokens: impl Iterator<Item = v1::OperatorToken>, now: Time) -> Vec<(String, String)> {
+    let works = |token: &v1::OperatorToken| TokenView::from(token.clone()).works(now);
+    let named = tokens.filter(works).map(|token| {
+        let role = state_word!(v1::Role, token.role, "ROLE_");
+        (token.name, role)
+    });
+    named.collect()
+}
+
+/// Words that `explain` knows.
+pub(crate) fn words() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| suggestions(typed, crate::commands::explain::words()))
 }
 
 /// Bundles as name:version, newest first.
@@ -143,4 +176,50 @@ fn suggestions(typed: &OsStr, named: Vec<(String, String)>) -> Vec<CompletionCan
     fitting
         .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(found: Vec<(String, String)>) -> Vec<String> {
+        found.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_deployment_is_suggested_by_its_name_and_its_id() {
+        let deployment = v1::Deployment {
+            id: "01a22470-1f3c-7abc-8def-000000000001".into(),
+            name: "nightly.7".into(),
+            ..Default::default()
+        };
+        let unnamed = v1::Deployment {
+            name: String::new(),
+            ..deployment.clone()
+        };
+        assert_eq!(names(names_of(deployment)), ["nightly.7", "01a22470-1f3c"]);
+        assert_eq!(names(names_of(unnamed)), ["01a22470-1f3c"]);
+    }
+
+    #[test]
+    fn only_tokens_that_work_are_suggested() {
+        let token = |name: &str, revoked: Option<i64>| v1::OperatorToken {
+            name: name.into(),
+            revoked_at: revoked.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        let tokens = [token("ci", None), token("old", Some(5))];
+        assert_eq!(names(tokens_of(tokens.into_iter(), Time::at(9))), ["ci"]);
+    }
+
+    #[test]
+    fn words_of_the_glossary_are_suggested_one_by_one() {
+        let words = names(crate::commands::explain::words());
+        for word in ["disk_full", "superseded", "canary", "denied"] {
+            assert!(words.iter().any(|known| known == word), "{word}");
+        }
+        let typed = OsStr::new("disk_");
+        let found = suggestions(typed, crate::commands::explain::words());
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 }

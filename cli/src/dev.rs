@@ -21,6 +21,7 @@ use crate::{
     commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,
     error::{Exit, Failure},
+    interrupt::asked_to_stop,
     output::{Format, Printer, counted, print_note, progress::waiting},
 };
 
@@ -54,14 +55,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let result = tokio::select! {
         result = Box::pin(run_demo(&args, home.path(), fleet.starter())) => result,
         failure = fleet.first_failure() => Err(failure),
-        () = asked_to_stop() => Err(Failure::new(Exit::Interrupted, "stopped before it was ready", "Run it again.")),
+        signal = asked_to_stop() => Err(Failure::new(signal.exit(), "stopped before it was ready", "Run it again.")),
     };
     let result = match result {
         Ok(Demo { context, deployed }) if !args.once => {
             if let Err(failure) = deployed {
                 print_note(&format!("error: {failure}"));
             }
-            stay_up(&args, context, &mut fleet).await
+            stay_up(context, &mut fleet).await
         }
         Ok(Demo { deployed, .. }) => deployed,
         Err(failure) => Err(failure),
@@ -223,31 +224,17 @@ async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failur
 }
 
 /// Leaves the fleet running, with a context to try commands, until Ctrl-C.
-async fn stay_up(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
+async fn stay_up(context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
     let registration = Registration::write(context)?;
     print_note(&registration.invitation());
     let result = tokio::select! {
         failure = fleet.first_failure() => Err(failure),
-        () = asked_to_stop() => Ok(()),
+        _ = asked_to_stop() => Ok(()),
     };
     print_note("Stopping.");
-    if args.data_dir.is_none() {
-        registration.remove()?;
-    }
+    // With a folder that stays, too: the next run has another port and writes a context anew.
+    registration.remove()?;
     result
-}
-
-/// Resolves at Ctrl-C or SIGTERM.
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 /// The folder for everything: the one that was given, or a temporary one.

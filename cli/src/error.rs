@@ -40,6 +40,8 @@ pub(crate) enum Exit {
     NeedsOperator = 8,
     /// Ctrl-C, by the convention of shells.
     Interrupted = 130,
+    /// SIGTERM, by the same convention.
+    Terminated = 143,
 }
 
 impl Exit {
@@ -74,6 +76,19 @@ impl Failure {
         Self::new(Exit::Usage, message, next)
     }
 
+    /// The failure of a call, with a next step of its own where it was refused for this reason.
+    pub(crate) fn of_call(status: Status, on: Reason, next: impl Into<String>) -> Self {
+        let is_that = reason(&status) == Some(on);
+        let failure = Self::from(status);
+        if is_that {
+            return Self {
+                next: next.into(),
+                ..failure
+            };
+        }
+        failure
+    }
+
     /// A file or folder could not be read or written.
     pub(crate) fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {
         let next = match error.kind() {
@@ -88,6 +103,21 @@ impl Failure {
             format!("cannot {verb} `{}`: {error}", path.display()),
             next,
         )
+    }
+
+    /// The control plane cannot be reached by a caller that trusts the authorities of its machine.
+    pub(crate) fn unreachable_by_name(server: &str, error: &(dyn Error + 'static)) -> Self {
+        let failure = Self::unreachable(server, error);
+        match refused_certificate(error) {
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => Self {
+                next: "No authority that this machine trusts made the server's certificate: add that authority to those \
+                       of the machine, or take the server's own CA, `kernexctl context add NAME --server URL --ca ca.pem \
+                       ... --replace`."
+                    .to_owned(),
+                ..failure
+            },
+            _ => failure,
+        }
     }
 
     /// The control plane cannot be reached.

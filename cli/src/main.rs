@@ -3,6 +3,7 @@
 //! Data goes to stdout, messages go to stderr, and every failure names the next step (see `error`).
 
 mod args;
+mod blocking;
 mod client;
 mod commands;
 mod complete;
@@ -11,6 +12,7 @@ mod context;
 mod dev;
 mod error;
 mod files;
+mod interrupt;
 mod output;
 mod pack;
 mod text;
@@ -50,7 +52,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(traced(cli)) {
+    let result = runtime.block_on(traced(cli));
+    // What still blocks a thread is given up.
+    runtime.shutdown_timeout(interrupt::GRACE);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::print_note(&format!("error: {failure}"));
@@ -77,7 +82,14 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
         otel.status_description = tracing::field::Empty,
         process.exit.code = tracing::field::Empty,
     );
-    let result = Box::pin(run(cli)).instrument(span.clone()).await;
+    // A fleet stops its parts one after the other, by itself.
+    let stops_itself = matches!(cli.command, Command::Dev { .. });
+    let verb = Box::pin(run(cli)).instrument(span.clone());
+    let result = if stops_itself {
+        verb.await
+    } else {
+        Box::pin(interrupt::unless_interrupted(verb)).await
+    };
     let code = result
         .as_ref()
         .map_or_else(|failure| failure.exit.code(), |()| 0);
@@ -97,7 +109,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let session = Session::new(cli.context, cli.proxy);
     match cli.command {
         Command::Status { limit, output } => commands::status::run(&session, limit, output).await,
-        Command::Context(command) => commands::context::run(command),
+        Command::Context(command) => commands::context::run(command).await,
         Command::Enrollment(command) => commands::enrollment::run(&session, command).await,
         Command::Device(command) => commands::device::run(&session, command).await,
         Command::Bundle(command) => commands::bundle::run(&session, command).await,

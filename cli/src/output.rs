@@ -39,8 +39,8 @@ pub(crate) mod whoami;
 mod wire;
 
 pub(crate) use crate::text::{
-    Time, ago, bytes, counted, plural, printable, printable_lines, seconds, short_digest, short_id,
-    state_word,
+    Time, ago, bytes, counted, lasting, plural, printable, printable_lines, seconds, short_digest,
+    short_id, state_word, when,
 };
 pub(crate) use table::Field;
 
@@ -104,6 +104,15 @@ impl Printer {
             format,
             color: false,
             width: None,
+        }
+    }
+
+    /// A printer for a terminal without colours.
+    #[cfg(test)]
+    pub(crate) const fn narrow(format: Format, width: usize) -> Self {
+        Self {
+            width: Some(width),
+            ..Self::plain(format)
         }
     }
 

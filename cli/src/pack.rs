@@ -28,6 +28,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::{
     args::pack::PackArgs,
+    blocking::{self, Stop},
     error::{Exit, Failure},
     files,
     output::{print_note, progress::transfer},
@@ -88,25 +89,16 @@ pub(crate) async fn pack(
     } else {
         Format::TarGz
     };
-    let (root, near) = (dir.to_owned(), near.to_owned());
-    let left_out = leave_out.map(Path::to_owned);
-    let packing = tokio::task::spawn_blocking(move || {
-        let (entries, refused) = entries::find(&root, left_out.as_deref())?;
-        // Made only now: `near` may be the folder itself.
-        let file = NamedTempFile::new_in(&near)
-            .map_err(|error| Failure::file("write in", &near, &error))?;
-        let (file, path) = file.into_parts();
-        tar::write(&root, &entries, format, file)?;
-        Ok::<_, Failure>((path, refused))
-    });
-    let (path, mut refused) = packing.await.map_err(|error| {
-        Failure::new(
-            Exit::Error,
-            format!("packing broke off: {error}"),
-            "Try again.",
-        )
-    })??;
-    let (digest, size) = digest(&path)?;
+    let (root, left_out) = (dir.to_owned(), leave_out.map(Path::to_owned));
+    let found = blocking::run(move |stop| entries::find(&root, left_out.as_deref(), stop));
+    let (entries, mut refused) = found.await??;
+    // Made only now: `near` may be the folder itself.
+    let file =
+        NamedTempFile::new_in(near).map_err(|error| Failure::file("write in", near, &error))?;
+    let (file, path) = file.into_parts();
+    let root = dir.to_owned();
+    blocking::run(move |stop| tar::write(&root, &entries, format, file, stop)).await??;
+    let (digest, size) = digest(&path).await?;
     let checked = check(&path, args.allow_unknown).await;
     let (inspected, notes) = match checked {
         Ok(checked) if refused.is_empty() => (checked.inspected, checked.notes),
@@ -136,14 +128,21 @@ pub(crate) async fn inspect(path: &Path, allow_unknown: bool) -> Result<Inspecte
 }
 
 async fn check(path: &Path, allow_unknown: bool) -> Result<archive::Checked, ArchiveError> {
-    let file = fs::File::open(path).map_err(ArchiveError::Io)?;
-    let bar = transfer("checking", file.metadata().map_or(0, |file| file.len()));
-    let file = io::BufReader::with_capacity(256 * 1024, file);
-    let reader = tar::Blocking(bar.wrap_read(file));
-    // The server has the limits; this machine only reads its own files.
-    let checked = check_upload(reader, &Limits::of_own_files(), allow_unknown).await;
-    bar.finish_and_clear();
-    checked
+    let path = path.to_owned();
+    let checked = blocking::run(move |stop| {
+        let file = fs::File::open(&path).map_err(ArchiveError::Io)?;
+        let bar = transfer("checking", file.metadata().map_or(0, |file| file.len()));
+        let file = io::BufReader::with_capacity(256 * 1024, stop.reader(file));
+        let reader = tar::Blocking(bar.wrap_read(file));
+        // The server has the limits; this machine only reads its own files.
+        let limits = Limits::of_own_files();
+        let checked = check_upload(reader, &limits, allow_unknown);
+        let checked = tokio::runtime::Handle::current().block_on(checked);
+        bar.finish_and_clear();
+        checked
+    });
+    let broke_off = |failure: Failure| Err(ArchiveError::Io(io::Error::other(failure)));
+    checked.await.unwrap_or_else(broke_off)
 }
 
 /// Prints what the author of a bundle should look at.
@@ -154,9 +153,10 @@ pub(crate) fn print_notes(notes: &[Finding]) {
 }
 
 /// SHA-256 and size of a file.
-pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
-    let read = || -> io::Result<(Digest, u64)> {
-        let mut file = fs::File::open(path)?;
+pub(crate) async fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
+    let place = path.to_owned();
+    let read = move |stop: &Stop| -> io::Result<(Digest, u64)> {
+        let mut file = stop.reader(fs::File::open(&place)?);
         let mut hash = Hasher::new();
         let mut buffer = vec![0; 256 * 1024];
         let mut size = 0;
@@ -169,7 +169,8 @@ pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
             size += count as u64;
         }
     };
-    read().map_err(|error| Failure::file("read", path, &error))
+    let read = blocking::run(read).await?;
+    read.map_err(|error| Failure::file("read", path, &error))
 }
 
 /// Checks the manifest before anything is packed: mistakes in it are the most likely ones.

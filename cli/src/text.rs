@@ -59,8 +59,42 @@ pub(crate) fn ago(time: Option<Time>, now: Time) -> String {
         // Clocks of two machines differ by a little.
         -2..=2 => "just now".to_owned(),
         3.. => format!("{} ago", seconds(passed.unsigned_abs())),
-        _ => format!("in {}", seconds(passed.unsigned_abs())),
+        _ => format!("in {}", seconds(rounded(passed.unsigned_abs()))),
     }
+}
+
+/// When something comes that may be due already: "in 2h", "now".
+pub(crate) fn when(time: Time, now: Time) -> String {
+    match now.unix().saturating_sub(time.unix()) {
+        -2.. => "now".to_owned(),
+        _ => ago(Some(time), now),
+    }
+}
+
+/// How long something has been so: "3m", "a moment"; empty when it is not known.
+pub(crate) fn lasting(since: Option<Time>, now: Time) -> String {
+    let Some(since) = since else {
+        return String::new();
+    };
+    match now.unix().saturating_sub(since.unix()) {
+        ..=2 => "a moment".to_owned(),
+        passed => seconds(passed.unsigned_abs()),
+    }
+}
+
+/// Rounded to the unit in which `seconds` writes it: what comes in 30 days less a moment comes in
+/// 30 days.
+fn rounded(total: u64) -> u64 {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let unit = match total {
+        ..180 => 1,
+        180..10_800 => MINUTE,
+        10_800..259_200 => HOUR,
+        _ => DAY,
+    };
+    (total + unit / 2) / unit * unit
 }
 
 /// A length of time in its largest unit, two for small numbers: "45s", "3m", "1h20m", "5d".
@@ -181,6 +215,18 @@ mod tests {
         assert_eq!(said(180), "3m ago");
         assert_eq!(said(4_800), "1h20m ago");
         assert_eq!(said(-7_200), "in 2h");
+        assert_eq!(said(-7_198), "in 2h");
+        assert_eq!(said(-86_400 * 30 + 3), "in 30d");
+        assert_eq!(said(-86_400 * 2 + 3), "in 2d");
+        assert_eq!(said(-599), "in 10m");
+        assert_eq!(said(-61), "in 1m1s");
+        let soon = |seconds: i64| when(Time::at(1_000_000 + seconds), now);
+        assert_eq!(
+            (soon(1), soon(-5), soon(60)),
+            ("now".into(), "now".into(), "in 1m".into())
+        );
+        let since = |seconds: i64| lasting(Some(Time::at(1_000_000 - seconds)), now);
+        assert_eq!((since(1), since(107)), ("a moment".into(), "1m47s".into()));
         assert_eq!(said(86_400 * 5 + 3_600), "5d ago");
         assert_eq!(ago(None, now), "never");
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::{OutputArg, pack::PackArgs, parse_duration, rollout::RolloutArgs, timing::TimingArgs};
+use super::{
+    OutputArg, pack::PackArgs, parse_duration, rollout::RolloutArgs, timing::TimingArgs,
+    values::parse_name,
+};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -21,7 +24,7 @@ pub(crate) struct DeployArgs {
     #[arg(long = "device", value_name = "DEVICE", num_args = 1.., add = complete::devices())]
     pub(crate) devices: Vec<String>,
     /// A name for the deployment, which commands take instead of its id
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) name: Option<String>,
     /// Ask the devices what would happen, without changing anything; exits 3 when one would fail
     #[arg(long, visible_alias = "dry-run", conflicts_with = "watch")]

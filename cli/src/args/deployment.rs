@@ -212,7 +212,7 @@ pub(crate) struct RetryArgs {
     #[command(flatten)]
     pub(crate) steer: SteerArgs,
     /// Only this device, by name or id (repeatable; default: every failed one)
-    #[arg(long = "device", value_name = "DEVICE", num_args = 1..)]
+    #[arg(long = "device", value_name = "DEVICE", num_args = 1.., add = complete::devices())]
     pub(crate) devices: Vec<String>,
 }
 

@@ -97,6 +97,20 @@ fn a_format_may_stand_anywhere() {
 }
 
 #[test]
+fn a_deadline_in_the_past_is_told_by_its_flag() {
+    let now = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+    let ends = |deadline: &str| {
+        let line = format!("kernexctl deploy tool:1.0 --to * --deadline {deadline}");
+        let Command::Deploy(deploy) = parse(&line).unwrap().command else {
+            panic!()
+        };
+        deploy.timing.ends_in_the_past(now)
+    };
+    assert!(ends("2020-01-01T00:00:00Z"));
+    assert!(!ends("2030-01-01T00:00:00Z") && !ends("2h"));
+}
+
+#[test]
 fn flags_have_the_names_of_other_programs_too() {
     for line in [
         "kernexctl deploy tool:1.0 --to * --dry-run",

@@ -56,6 +56,11 @@ impl TimingArgs {
         })
     }
 
+    /// Whether the deadline lies in the past, by the clock of this machine.
+    pub(crate) fn ends_in_the_past(&self, now: Timestamp) -> bool {
+        matches!(self.deadline, Some(End::At(at)) if at <= now)
+    }
+
     /// As it is sent to the server; none when no flag was given.
     pub(crate) fn schedule(&self) -> Option<v1::Schedule> {
         let wire = |time: Timestamp| prost_types::Timestamp {

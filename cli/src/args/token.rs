@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use kernex_proto::v1;
 
 use super::{Consent, OutputArg, parse_duration};
+use crate::complete;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -34,6 +35,7 @@ pub(crate) enum TokenCommand {
     /// Revoke a token: its calls and streams end at once
     Revoke {
         /// Id of a token, or the name of one that is valid
+        #[arg(add = complete::tokens())]
         token: String,
         #[command(flatten)]
         consent: Consent,

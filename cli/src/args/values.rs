@@ -44,6 +44,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// Reads a name that the server takes.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    match kernex_proto::ids::check_name("name", text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err(format!(
+            "`{text}` is not a name; write up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+        )),
+    }
+}
+
 /// Reads `key=value`.
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -85,6 +95,15 @@ mod tests {
             "1ä",
         ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_what_may_be_in_it() {
+        assert_eq!(parse_name("nightly.7"), Ok("nightly.7".to_owned()));
+        for bad in ["x y", "", "-x", "ä"] {
+            let why = parse_name(bad).unwrap_err();
+            assert!(why.contains("letters, digits"), "{why}");
         }
     }
 

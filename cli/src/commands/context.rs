@@ -14,7 +14,7 @@ mod list;
 mod make_current;
 mod rename;
 
-pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
+pub(crate) async fn run(command: ContextCommand) -> Result<(), Failure> {
     let file = ConfigFile::locate(&process_env)?;
     match command {
         ContextCommand::Add {
@@ -33,7 +33,7 @@ pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
         ContextCommand::Export { name, file: to } => export::run(&file, name.as_deref(), to),
         ContextCommand::Current => current::run(&file),
         ContextCommand::Rename { name, to } => rename::run(&file, &name, to),
-        ContextCommand::Delete { name, consent } => delete::run(&file, &name, consent),
+        ContextCommand::Delete { name, consent } => delete::run(&file, &name, consent).await,
     }
 }
 

@@ -3,16 +3,22 @@
 use std::path::Path;
 
 use kernex_proto::{
+    error::Reason,
     ids::{Digest, check_name},
     v1,
 };
 
-use super::{Session, bundle::push, deployment::watch, present};
+use super::{
+    Session,
+    bundle::push,
+    deployment::{resolve::called, watch},
+    present,
+};
 use crate::{
     args::deploy::DeployArgs,
     client::{Client, request_id},
     error::{Exit, Failure},
-    output::{Printer, deployment::DeploymentView, print_note},
+    output::{Printer, counted, deployment::DeploymentView, print_note},
 };
 
 mod plan;
@@ -21,11 +27,18 @@ mod rollout;
 /// Creates the deployment, and watches it with `--watch`.
 pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let bundle_arg = parse_bundle_arg(&args.bundle)?;
+    let canary = args.rollout.canary;
     let rollout = rollout::rollout(args.rollout)?;
     if args.timing.starts_in_the_past(jiff::Timestamp::now()) {
         return Err(Failure::usage(
             "the time of `--at` has passed already",
             "Name a later time, or leave `--at` out to begin at once.",
+        ));
+    }
+    if args.timing.ends_in_the_past(jiff::Timestamp::now()) {
+        return Err(Failure::usage(
+            "the time of `--deadline` has passed already",
+            "Name a later time, or how long it may take, such as `--deadline 2h`.",
         ));
     }
     if args.plan && matches!(bundle_arg, BundleArg::Local(_)) {
@@ -68,11 +81,18 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     let request = with_devices(request, args.devices);
     let printer = Printer::new(args.output.output);
     if args.plan {
-        return plan::run(&client, request, printer, args.all).await;
+        return plan::run(&client, request, printer, args.all, canary).await;
     }
+    let is_dynamic = request.dynamic;
     let deployment = create(&client, request).await?;
+    let all = deployment.counts.unwrap_or_default().total;
+    if let Some(note) = canary.and_then(|canary| whole_canary(canary, all.into()))
+        && !is_dynamic
+    {
+        print_note(&note);
+    }
     if !args.watch {
-        let id = deployment.id.clone();
+        let id = called(&deployment).to_owned();
         printer.list(&[DeploymentView::from(deployment)])?;
         if printer.for_people() {
             print_note(&format!("Watch it with `kernexctl deployment watch {id}`."));
@@ -86,17 +106,29 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     watch::show(&client, &deployment.id, args.timeout, printer).await
 }
 
+/// What is said of a canary that is the whole fleet: nothing would be left to protect.
+fn whole_canary(canary: u32, devices: u64) -> Option<String> {
+    let is_whole = devices > 0 && u64::from(canary) >= devices;
+    is_whole.then(|| {
+        let all = counted(devices, "device");
+        format!("warning: `--canary {canary}` of {all} holds nothing back: all begin at once.")
+    })
+}
+
 /// Commits a deployment.
 pub(crate) async fn create(
     client: &Client,
     request: v1::CreateDeploymentRequest,
 ) -> Result<v1::Deployment, Failure> {
-    let answer = client
-        .deployments()
-        .create_deployment(request)
-        .await?
-        .into_inner();
-    present(answer.deployment, "deployment")
+    let made = client.deployments().create_deployment(request).await;
+    let made = made.map_err(|status| {
+        Failure::of_call(
+            status,
+            Reason::AlreadyExists,
+            "Choose another `--name`; `kernexctl deployment get NAME` shows the one that has it.",
+        )
+    })?;
+    present(made.into_inner().deployment, "deployment")
 }
 
 /// Sorts devices into ids and names. A text in the form of a UUID is an id: no name has that form.
@@ -167,6 +199,16 @@ mod tests {
             parse_bundle_arg("no/such/folder").unwrap_err().exit,
             Exit::NotFoundOrConflict
         );
+    }
+
+    #[test]
+    fn a_canary_that_is_the_whole_fleet_is_told() {
+        for (canary, devices) in [(40, 4), (4, 4), (1, 1)] {
+            let note = whole_canary(canary, devices).unwrap();
+            assert!(note.contains("all begin at once"), "{note}");
+        }
+        assert_eq!(whole_canary(3, 4), None);
+        assert_eq!(whole_canary(1, 0), None, "nothing is known of the devices");
     }
 
     #[test]

@@ -107,11 +107,14 @@ async fn ask(context: &Context) -> Vec<CheckView> {
 fn clocks(ours: i64, theirs: i64) -> CheckView {
     let apart = ours.abs_diff(theirs);
     if apart < NOTABLE_SKEW {
-        return CheckView::good("clocks", "both clocks agree".to_owned());
+        return CheckView::good(
+            "server clock",
+            "it agrees with that of this machine".to_owned(),
+        );
     }
     let which = if ours < theirs { "behind" } else { "ahead of" };
     CheckView::bad(
-        "clocks",
+        "server clock",
         format!(
             "the clock of this machine is {} {which} the server's",
             crate::text::seconds(apart)

@@ -118,7 +118,7 @@ async fn list(session: &Session, output: OutputArg) -> Result<(), Failure> {
 }
 
 async fn revoke(session: &Session, id: String, consent: Consent) -> Result<(), Failure> {
-    confirm(consent, &format!("Revoke the enrolment token {id}?"))?;
+    confirm(consent, &format!("Revoke the enrolment token {id}?")).await?;
     let client = session.connect().await?;
     let request = v1::RevokeEnrollmentTokenRequest {
         token_id: id.clone(),

@@ -45,15 +45,24 @@ pub(crate) fn run(word: Option<&str>) -> Result<(), Failure> {
 fn entries(glossary: &str) -> Vec<Entry<'_>> {
     let mut section = "";
     let mut entries = Vec::new();
+    // Where the meaning stands in the table; none outside of tables.
+    let mut column = None;
     for line in glossary.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
             section = heading;
         }
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let ["", words, meaning, .., ""] = cells.as_slice() else {
+        let ["", words, .., ""] = cells.as_slice() else {
+            column = None;
             continue;
         };
-        if *meaning != "meaning" && !words.starts_with("---") {
+        let Some(column) = column else {
+            // The first row of a table names its columns.
+            column = cells.iter().position(|title| *title == "meaning");
+            continue;
+        };
+        let meaning = cells.get(column).copied().unwrap_or_default();
+        if !words.starts_with("---") {
             entries.push(Entry {
                 section,
                 words,
@@ -62,6 +71,18 @@ fn entries(glossary: &str) -> Vec<Entry<'_>> {
         }
     }
     entries
+}
+
+/// Every word that is explained, with what it means.
+pub(crate) fn words() -> Vec<(String, String)> {
+    let entries = entries(GLOSSARY).into_iter();
+    let words = entries.flat_map(|entry| {
+        let words = entry.words.replace('`', "");
+        let meaning = entry.meaning.replace('`', "");
+        let words: Vec<String> = words.split(", ").map(str::to_owned).collect();
+        words.into_iter().map(move |word| (word, meaning.clone()))
+    });
+    words.collect()
 }
 
 impl Entry<'_> {
@@ -94,6 +115,21 @@ mod tests {
         assert!(sections("Superseded").contains(&"Attempt"));
         assert_eq!(sections("canary").len(), 1);
         assert_eq!(sections("nonsense"), [""; 0]);
-        assert!(entries.iter().all(|entry| !entry.meaning.is_empty()));
+        for entry in &entries {
+            assert!(entry.meaning.len() > 3, "{entry:?}");
+            assert!(!["yes", "no", "open", "meaning"].contains(&entry.meaning));
+            assert!(
+                !["state", "word", "reason"].contains(&entry.words),
+                "{entry:?}"
+            );
+        }
+        let superseded = entries.iter().filter(|entry| entry.has("superseded"));
+        let meanings: Vec<&str> = superseded.map(|entry| entry.meaning).collect();
+        assert!(
+            meanings
+                .iter()
+                .any(|meaning| meaning.contains("replaced it before it began")),
+            "{meanings:?}"
+        );
     }
 }

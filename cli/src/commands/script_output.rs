@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::{Session, present};
+use super::{Session, deployment::resolve::resolve, present};
 use crate::{
     args::script_output::ScriptOutputArgs,
     client::{Client, pages},
@@ -12,7 +12,10 @@ use crate::{
 
 pub(crate) async fn run(session: &Session, args: ScriptOutputArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
-    let deployment = args.deployment.unwrap_or_default();
+    let deployment = match args.deployment {
+        Some(text) => resolve(&client, &text).await?,
+        None => String::new(),
+    };
     let mut targets = match args.device {
         Some(device) => vec![one(&client, device, deployment).await?],
         None => of_deployment(&client, &deployment).await?,
@@ -73,7 +76,10 @@ async fn of_deployment(client: &Client, id: &str) -> Result<Vec<v1::Target>, Fai
         }
     })
     .await?;
-    targets.retain(|target| !target.output_tail.is_empty());
+    targets.retain(|target| {
+        let late = target.late.as_ref();
+        !target.output_tail.is_empty() || late.is_some_and(|late| !late.output_tail.is_empty())
+    });
     targets.sort_by_cached_key(|target| {
         let succeeded = target.state() == v1::AttemptState::Succeeded;
         (succeeded, target.device_name.clone())

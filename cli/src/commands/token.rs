@@ -99,13 +99,56 @@ async fn list(session: &Session, all: bool, output: OutputArg) -> Result<(), Fai
 }
 
 async fn revoke(session: &Session, token: String, consent: Consent) -> Result<(), Failure> {
-    confirm(consent, &format!("Revoke the token {token}?"))?;
     let client = session.connect().await?;
+    let caller = client.access().who_am_i(v1::WhoAmIRequest {}).await?;
+    let is_own = is_token_of(&caller.into_inner(), &token);
+    let question = if is_own {
+        format!("Revoke the token {token}? This command uses it: nothing works with it afterwards.")
+    } else {
+        format!("Revoke the token {token}?")
+    };
+    confirm(consent, &question).await?;
     let request = v1::RevokeOperatorTokenRequest {
         token_id: token.clone(),
         request_id: request_id(),
     };
-    client.access().revoke_operator_token(request).await?;
+    let revoked = client.access().revoke_operator_token(request).await;
+    revoked.map_err(|status| match reason(&status) {
+        Some(Reason::NotFound) => Failure::new(
+            Exit::NotFoundOrConflict,
+            format!("there is no token with the id or name `{token}` that works"),
+            "See which there are with `kernexctl token list`.",
+        ),
+        _ => Failure::from(status),
+    })?;
     print_note(&format!("The token {token} is revoked."));
+    if is_own {
+        print_note(
+            "It was the one of this context: go on with another, `kernexctl context add NAME --server URL --ca FILE --token-file \
+             FILE --replace`. Where none is left, `kernex-server admin-token` on the server makes one.",
+        );
+    }
     Ok(())
+}
+
+/// Whether a text names the token that a caller uses.
+fn is_token_of(caller: &v1::WhoAmIResponse, text: &str) -> bool {
+    !text.is_empty() && (caller.token_id.eq_ignore_ascii_case(text) || caller.name == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_the_caller_is_known_by_its_id_and_its_name() {
+        let caller = v1::WhoAmIResponse {
+            name: "admin".into(),
+            token_id: "01a22470-1f3c-7abc-8def-000000000001".into(),
+            ..Default::default()
+        };
+        assert!(is_token_of(&caller, "admin"));
+        assert!(is_token_of(&caller, "01A22470-1f3c-7abc-8def-000000000001"));
+        assert!(!is_token_of(&caller, "ci") && !is_token_of(&caller, ""));
+    }
 }

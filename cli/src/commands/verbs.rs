@@ -74,7 +74,7 @@ pub(crate) async fn get(session: &Session, command: GetCommand) -> Result<(), Fa
             };
             config::run(session, command).await
         }
-        GetCommand::Contexts { output } => context::run(ContextCommand::List { output }),
+        GetCommand::Contexts { output } => context::run(ContextCommand::List { output }).await,
         GetCommand::Enrollments { output } => {
             enrollment::run(session, EnrollmentCommand::List { output }).await
         }
@@ -93,7 +93,7 @@ pub(crate) async fn delete(session: &Session, command: DeleteCommand) -> Result<
             config::run(session, ConfigCommand::Delete { name, consent }).await
         }
         DeleteCommand::Context { name, consent } => {
-            context::run(ContextCommand::Delete { name, consent })
+            context::run(ContextCommand::Delete { name, consent }).await
         }
     }
 }

@@ -16,11 +16,11 @@ pub(super) fn by_reason(reason: Reason) -> (Exit, &'static str) {
         ),
         Reason::NotFound => (
             Exit::NotFoundOrConflict,
-            "See what there is with `kernexctl device list`, `bundle list` or `deployment list`.",
+            "See what there is: each noun has a `list`, such as `kernexctl device list` or `bundle list`.",
         ),
         Reason::AlreadyExists => (
             Exit::NotFoundOrConflict,
-            "Choose another name, or raise `version` in manifest.json: bundles never change.",
+            "Choose another name, or see what there is under this one.",
         ),
         Reason::InvalidArgument => (
             Exit::Usage,

@@ -94,6 +94,30 @@ fn a_certificate_that_is_refused_has_a_next_step_of_its_own() {
 }
 
 #[test]
+fn who_trusts_the_machines_authorities_has_no_ca_file_to_renew() {
+    let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let tls = io::Error::new(io::ErrorKind::InvalidData, tls);
+    let dial = kernex_proto::connect::DialError::Tls(tls);
+    let next = Failure::unreachable_by_name("https://h", &io::Error::other(dial)).next;
+    assert!(next.contains("that this machine trusts"), "{next}");
+    assert!(!next.contains("fresh"), "{next}");
+    let other = Failure::unreachable_by_name("https://h", &io::Error::other("x"));
+    assert!(other.next.contains("Check that the server runs"));
+}
+
+#[test]
+fn a_call_may_have_a_next_step_of_its_own() {
+    let refused = |reason: Reason| {
+        let nothing = [] as [(String, String); 0];
+        let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, nothing);
+        let status = Status::with_error_details(Code::NotFound, "there is none", details);
+        Failure::of_call(status, Reason::NotFound, "Look there.").next
+    };
+    assert_eq!(refused(Reason::NotFound), "Look there.");
+    assert_ne!(refused(Reason::NotAllowed), "Look there.");
+}
+
+#[test]
 fn a_mark_is_put_below_the_mistake() {
     let refused = |mark: &str| {
         let marked_line = [

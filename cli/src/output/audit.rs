@@ -1,6 +1,6 @@
 //! Entries of the audit, as printed.
 
-use super::{Field, Time, View, event::fields, state_word, wire::Wire};
+use super::{Field, Time, View, event::fields, short_id, state_word, wire::Wire};
 use kernex_proto::v1;
 use serde::Serialize;
 
@@ -46,8 +46,12 @@ impl View for AuditView {
             Field::plain(&entry.principal),
             Field::plain(&entry.address),
             Field::state(&self.result()),
-            Field::plain(&entry.method),
-            Field::plain(&entry.subject),
+            Field::whole(&entry.method),
+            Field::plain(if wide {
+                &entry.subject
+            } else {
+                short_id(&entry.subject)
+            }),
         ];
         if wide {
             row.push(Field::plain(fields(&entry.detail_json, &[])));

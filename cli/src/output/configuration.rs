@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago, device::pairs, wire::Wire};
 
-/// The settings that are set: "heartbeat_interval_ms=5000,log=debug".
+/// The settings that are set: "heartbeat_interval_ms=5000,log=debug". A value with signs of its
+/// own stands in quotes.
 fn settings(settings: Option<&v1::AgentSettings>) -> String {
     let Some(settings) = settings else {
         return String::new();
@@ -27,21 +28,50 @@ fn settings(settings: Option<&v1::AgentSettings>) -> String {
     ];
     let settings = settings.into_iter();
     let said: Vec<String> = settings
-        .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
+        .filter_map(|(name, value)| Some(format!("{name}={}", quoted(value?))))
         .collect();
     said.join(",")
+}
+
+fn quoted(value: String) -> String {
+    if value.is_empty() || value.contains(['=', ',', ' ', '\'']) {
+        return format!("'{value}'");
+    }
+    value
 }
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub(crate) struct ConfigurationView {
     configuration: Wire<v1::Configuration>,
+    /// Name of the device that it is for, where that is known.
+    #[serde(skip)]
+    device: Option<String>,
 }
 
 impl From<v1::Configuration> for ConfigurationView {
     fn from(configuration: v1::Configuration) -> Self {
         Self {
             configuration: Wire(configuration),
+            device: None,
+        }
+    }
+}
+
+impl ConfigurationView {
+    /// Id of the one device that it is for.
+    pub(crate) fn device_id(&self) -> Option<&str> {
+        match &self.configuration.scope {
+            Some(Scope::DeviceId(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// For a device of this name.
+    pub(crate) fn for_device(self, name: String) -> Self {
+        Self {
+            device: Some(name),
+            ..self
         }
     }
 }
@@ -60,6 +90,7 @@ impl View for ConfigurationView {
             Some(Scope::DeviceId(scope) | Scope::Selector(scope)) => scope.as_str(),
             None => "",
         };
+        let scope = self.device.as_deref().unwrap_or(scope);
         vec![
             Field::plain(&configuration.name),
             Field::plain(scope),
@@ -169,6 +200,33 @@ impl Details for DeviceConfigurationView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_names_its_device_and_quotes_what_has_signs_of_its_own() {
+        let view = |log: &str| {
+            ConfigurationView::from(v1::Configuration {
+                name: "c1".into(),
+                scope: Some(Scope::DeviceId("01a2".into())),
+                settings: Some(v1::AgentSettings {
+                    log: Some(log.into()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })
+        };
+        let line = |view: &ConfigurationView| {
+            let printer = crate::output::Printer::plain(crate::output::Format::Table);
+            printer.render_line(view, Time::at(0)).unwrap()
+        };
+        assert_eq!(view("info").device_id(), Some("01a2"));
+        let named = view("a=debug").for_device("edge-1".into());
+        assert!(
+            line(&named).starts_with("c1  edge-1  log='a=debug'  "),
+            "{}",
+            line(&named)
+        );
+        assert!(line(&view("debug")).starts_with("c1  01a2  log=debug  "));
+    }
 
     #[test]
     fn where_a_configuration_stands_follows_from_the_revisions() {

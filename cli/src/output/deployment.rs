@@ -53,10 +53,7 @@ impl DeploymentView {
     /// the counts.
     pub(crate) fn standing(&self) -> String {
         let deployment = &self.deployment;
-        let mut text = String::new();
-        if !deployment.phases.is_empty() {
-            text = format!("phase {} of {}", deployment.phase, deployment.phases.len());
-        }
+        let mut text = self.phase();
         let comma = if text.is_empty() { "" } else { ", " };
         match deployment.state() {
             v1::DeploymentState::Paused => {
@@ -71,6 +68,25 @@ impl DeploymentView {
             _ => {}
         }
         text
+    }
+
+    /// "phase 2 of 4"; empty before the first one opens, and where there is only one.
+    fn phase(&self) -> String {
+        let (phase, all) = (self.deployment.phase, self.deployment.phases.len());
+        if phase == 0 || all < 2 {
+            return String::new();
+        }
+        format!("phase {phase} of {all}")
+    }
+
+    /// "2 succeeded, 1 failed", beside something that says how many there are.
+    pub(crate) fn tally(&self) -> String {
+        counts::tally(self.deployment.counts.unwrap_or_default())
+    }
+
+    /// Whether its devices may begin now.
+    pub(crate) fn is_active(&self) -> bool {
+        self.deployment.state() == v1::DeploymentState::Active
     }
 
     /// How many targets are closed, and how many there are.
@@ -141,9 +157,9 @@ impl View for DeploymentView {
         "No deployments. Make one: `kernexctl deploy BUNDLE --to SELECTOR`.";
 
     fn header(wide: bool) -> Vec<&'static str> {
-        let mut titles = vec!["ID", "BUNDLE", "STATE", "TARGETS", "STARTED"];
+        let mut titles = vec!["ID", "NAME", "BUNDLE", "STATE", "TARGETS", "STARTED"];
         if wide {
-            titles.extend(["FINISHED", "BY", "NAME", "DIGEST"]);
+            titles.extend(["FINISHED", "BY", "DIGEST"]);
         }
         titles
     }
@@ -156,7 +172,8 @@ impl View for DeploymentView {
             short_id(&deployment.id)
         };
         let mut row = vec![
-            Field::plain(id),
+            Field::whole(id),
+            Field::plain(&deployment.name),
             Field::plain(&deployment.bundle),
             Field::state(&self.state()),
             Field::plain(self.sentence()),
@@ -168,7 +185,6 @@ impl View for DeploymentView {
                 finished.map_or_else(String::new, |at| ago(Some(at), now)),
             ));
             row.push(Field::plain(&deployment.created_by));
-            row.push(Field::plain(&deployment.name));
             row.push(Field::plain(&deployment.digest));
         }
         row
@@ -212,7 +228,11 @@ impl Details for DeploymentView {
             lines.push(("Finished", Field::plain(ago(Some(at), now))));
         }
         if !deployment.phases.is_empty() {
-            let phase = format!("{} of {}", deployment.phase, deployment.phases.len());
+            let all = deployment.phases.len();
+            let phase = match deployment.phase {
+                0 => format!("none of {all} is open yet"),
+                phase => format!("{phase} of {all}"),
+            };
             lines.push(("Phase", Field::plain(phase)));
         }
         for (title, text) in [
@@ -248,5 +268,22 @@ mod tests {
         });
         assert_eq!(view.sentence(), "2 of 3 succeeded, 1 failed");
         assert_eq!(view.state(), "failed");
+    }
+
+    #[test]
+    fn a_phase_is_told_once_there_is_one_among_others() {
+        let standing = |phase, phases: usize, state: v1::DeploymentState| {
+            let view = DeploymentView::from(v1::Deployment {
+                phase,
+                phases: vec![v1::PhaseStatus::default(); phases],
+                state: state.into(),
+                ..Default::default()
+            });
+            view.standing()
+        };
+        use v1::DeploymentState::{Active, Scheduled};
+        assert_eq!(standing(0, 1, Scheduled), "waits for its start");
+        assert_eq!(standing(1, 1, Active), "");
+        assert_eq!(standing(2, 3, Active), "phase 2 of 3");
     }
 }

@@ -6,7 +6,8 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, bytes, counted, seconds, short_digest, state_word, wire::Wire,
+    Details, Field, Time, View, ago, bytes, counted, lasting, seconds, short_digest, state_word,
+    wire::Wire,
 };
 
 mod away;
@@ -142,11 +143,11 @@ impl DeviceView {
                 None => "Runs",
             };
             let text = format!(
-                "{}:{} ({}), since {}",
+                "{}:{} ({}), for {}",
                 release.name,
                 release.version,
                 short_digest(&release.digest),
-                ago(Time::from_wire(release.since), now)
+                lasting(Time::from_wire(release.since), now)
             );
             (title, Field::plain(text))
         });

@@ -8,20 +8,29 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use kernex_proto::v1;
+
 use crate::error::Failure;
 
 use super::{
-    Printer, bytes,
+    Printer, bytes, counted,
     deployment::{DeploymentChange, DeploymentView},
-    plural, print_note, printable,
-    target::{TargetView, failures},
+    print_note, printable,
+    target::{TargetView, failures, is_at_work, is_closed, named},
 };
+
+mod pace;
+
+use pace::Pace;
 
 /// Most devices that get a line of their own at a time; a fleet does not fit on a screen.
 const MOST_LINES: usize = 12;
 
 /// Most devices whose changes are printed one by one in a pipe, and most failures beside those.
 const MOST_TOLD: usize = 10;
+
+/// Of up to this many devices no rate is shown.
+const FEW: u64 = 20;
 
 /// Time between two counts of the others.
 const COUNTED_EVERY: Duration = Duration::from_secs(5);
@@ -33,11 +42,16 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template(
-        "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
+        "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}{pace}",
     ) {
+        let style = style.with_key("pace", Pace::default());
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(printable(what));
+    // Also while nothing moves: that is when somebody looks.
+    if std::io::stderr().is_terminal() {
+        bar.enable_steady_tick(TICK);
+    }
     bar
 }
 
@@ -167,6 +181,10 @@ impl Rate {
 struct Bars {
     group: MultiProgress,
     overall: ProgressBar,
+    /// Whether the server has said how many devices there are.
+    is_counted: bool,
+    /// Whom it waits for.
+    waiting: ProgressBar,
     failures: ProgressBar,
     devices: HashMap<String, ProgressBar>,
 }
@@ -176,11 +194,14 @@ impl Watching {
     pub(crate) fn new() -> Self {
         let bars = std::io::stderr().is_terminal().then(|| {
             let group = MultiProgress::new();
-            let overall = group.add(ProgressBar::new(0));
-            if let Ok(style) =
-                ProgressStyle::with_template("[{bar:30}] {pos}/{len} {prefix}\n{msg}")
-            {
-                overall.set_style(style.progress_chars("=> "));
+            // With many devices the first answer takes seconds.
+            let overall = group.add(ProgressBar::new_spinner());
+            overall.set_style(one_line());
+            overall.set_message("the server lists the devices");
+            overall.enable_steady_tick(TICK);
+            let waiting = group.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                waiting.set_style(style);
             }
             let failures = group.add(ProgressBar::new_spinner());
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
@@ -189,6 +210,8 @@ impl Watching {
             Bars {
                 group,
                 overall,
+                is_counted: false,
+                waiting,
                 failures,
                 devices: HashMap::new(),
             }
@@ -225,17 +248,17 @@ impl Watching {
             let deployment = Box::new(deployment.clone());
             return printer.line(&DeploymentChange::Deployment { deployment });
         }
-        if let Some(bars) = &self.bars {
+        if let Some(bars) = &mut self.bars {
             let (closed, total) = deployment.closed();
             let rate = self.rate.rate_text(closed);
-            bars.overall.set_length(total);
-            bars.overall.set_position(closed);
-            let standing = deployment.standing();
-            let comma = if standing.is_empty() { "" } else { ", " };
-            let message = format!("{}{comma}{standing}", deployment.sentence());
-            bars.overall
-                .set_prefix(format!("{}{rate}", plural(total, "device")));
-            bars.overall.set_message(printable(&message));
+            // Of a few devices it says nothing, nor while nothing may begin.
+            let has_rate = total > FEW && deployment.is_active();
+            bars.count(closed, total, if has_rate { rate } else { "" });
+            let said = [deployment.tally(), deployment.standing()];
+            let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+            bars.overall.set_message(printable(&said.join(", ")));
+            let failed: Vec<TargetView> = self.failed.values().cloned().collect();
+            bars.failures.set_message(failures(&failed).join("\n"));
             return Ok(true);
         }
         // Without a terminal a new phase or a pause gets a line; a new count does not.
@@ -266,12 +289,10 @@ impl Watching {
         } else {
             self.failed.remove(target.device());
         }
-        let line = printable(&format!("{}: {}", target.device(), target.sentence()));
+        let line = printable(&format!("{}: {}", target.device(), target.standing()));
         match &mut self.bars {
             Some(bars) => {
                 bars.target(target, &line);
-                let failed: Vec<TargetView> = self.failed.values().cloned().collect();
-                bars.failures.set_message(failures(&failed).join("\n"));
             }
             None => {
                 // A new state or step gets a line; a line for each change of bytes would be too
@@ -284,6 +305,22 @@ impl Watching {
             }
         }
         Ok(true)
+    }
+
+    /// Shows whom the deployment waits for: those that have not begun.
+    pub(crate) fn waiting(&self, targets: &BTreeMap<String, v1::Target>) {
+        let Some(bars) = &self.bars else {
+            return;
+        };
+        let waiting = targets.values().filter(|target| {
+            let state = target.state();
+            !is_closed(state) && !is_at_work(state)
+        });
+        let message = match named(waiting) {
+            named if named.is_empty() => named,
+            named => format!("waiting: {named}"),
+        };
+        bars.waiting.set_message(message);
     }
 
     /// Whether a device is one of the few whose changes are printed one by one.
@@ -311,6 +348,7 @@ impl Watching {
             for bar in bars.devices.into_values() {
                 bar.finish_and_clear();
             }
+            bars.waiting.finish_and_clear();
             bars.failures.finish_and_clear();
             bars.overall.finish_and_clear();
         }
@@ -318,6 +356,21 @@ impl Watching {
 }
 
 impl Bars {
+    /// Shows how many devices are done.
+    fn count(&mut self, closed: u64, total: u64, rate: &str) {
+        if !self.is_counted {
+            self.is_counted = true;
+            if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {prefix}\n{msg}") {
+                self.overall.set_style(style.progress_chars("=> "));
+            }
+        }
+        self.overall.set_length(total);
+        self.overall.set_position(closed);
+        let all = counted(total, "device");
+        self.overall
+            .set_prefix(format!("{closed} of {all} done{rate}"));
+    }
+
     fn target(&mut self, target: &TargetView, line: &str) {
         if target.closed() {
             if let Some(bar) = self.devices.remove(target.device()) {

@@ -65,14 +65,11 @@ fn pieces(text: &str, marks: &[v1::OutputMark]) -> Vec<PieceView> {
 impl ScriptOutputView {
     /// Only the text.
     pub(crate) fn raw(&self) -> String {
-        self.output
-            .iter()
-            .map(|piece| piece.text.as_str())
-            .collect()
+        let pieces = self.output.iter().map(|piece| piece.text.as_str());
+        pieces.chain([self.late_output()]).collect()
     }
 
-    /// A heading, then each step under one of its own, with a mark before each line: `|` for what
-    /// was said, `!` for standard error.
+    /// A heading, then what was printed.
     pub(crate) fn text(&self, now: Time) -> String {
         let target = &self.target;
         let (device, bundle) = (printable(&target.device_name), printable(&target.bundle));
@@ -82,21 +79,60 @@ impl ScriptOutputView {
         if !target.message.is_empty() {
             text.push_str(&format!("  {}\n", printable(&target.message)));
         }
-        if self.output.is_empty() {
-            text.push_str("  (nothing was printed)\n");
+        let lines = self.lines(usize::MAX);
+        if lines.is_empty() {
+            text.push_str(&format!("  ({})\n", self.silence()));
         }
-        let mut step = None;
-        for piece in &self.output {
-            if step != Some(&piece.step) {
-                text.push_str(&format!("--- {}\n", title(&piece.step)));
-                step = Some(&piece.step);
-            }
-            let mark = if piece.stream == "stderr" { '!' } else { '|' };
-            for line in printable_lines(&piece.text).lines() {
-                text.push_str(&format!("{mark} {line}\n"));
-            }
+        for line in lines {
+            text.push_str(&line);
+            text.push('\n');
         }
         text
+    }
+
+    /// The last lines of what was printed. Each step stands under a heading of its own, with a mark
+    /// before each line: `|` for what was said, `!` for standard error.
+    pub(crate) fn lines(&self, most: usize) -> Vec<String> {
+        let mut said = Vec::new();
+        for piece in &self.output {
+            let mark = if piece.stream == "stderr" { '!' } else { '|' };
+            for line in printable_lines(&piece.text).lines() {
+                said.push((title(&piece.step), format!("{mark} {line}")));
+            }
+        }
+        let late = self.late_output();
+        for line in printable_lines(late).lines() {
+            said.push(("late outcome", format!("| {line}")));
+        }
+        let mut lines = Vec::new();
+        let mut under = None;
+        let left_out = said.len().saturating_sub(most);
+        for (title, line) in said.into_iter().skip(left_out) {
+            if under != Some(title) {
+                lines.push(format!("--- {title}"));
+                under = Some(title);
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// What came with an outcome after the attempt was closed.
+    fn late_output(&self) -> &str {
+        let late = self.target.late.as_ref();
+        late.map_or("", |late| late.output_tail.as_str())
+    }
+
+    /// Why there is no output.
+    fn silence(&self) -> &'static str {
+        use v1::AttemptState::{Accepted, Deferred, Held, Pending, Running, Sent};
+        match self.target.state() {
+            Held | Pending | Sent => "nothing has begun yet",
+            Accepted | Running | Deferred => {
+                "it is under way: what its scripts print comes with its outcome"
+            }
+            _ => "nothing was printed",
+        }
     }
 }
 
@@ -185,6 +221,46 @@ mod tests {
     }
 
     #[test]
+    fn what_came_late_is_output_too() {
+        let late = v1::Target {
+            state: v1::AttemptState::Expired.into(),
+            reason: v1::FailureReason::Unspecified.into(),
+            exit_code: None,
+            message: String::new(),
+            output_tail: String::new(),
+            output_marks: Vec::new(),
+            late_outcome: true,
+            late: Some(v1::LateOutcome {
+                state: v1::AttemptState::Succeeded.into(),
+                output_tail: "all well\n".into(),
+                ..Default::default()
+            }),
+            ..target()
+        };
+        let view = ScriptOutputView::from(late);
+        insta::assert_snapshot!(view.text(Time::at(160)), @r"
+        edge-1: app:1.0, expired, then succeeded late, 1m ago
+        --- late outcome
+        | all well
+        ");
+        assert_eq!(view.raw(), "all well\n");
+    }
+
+    #[test]
+    fn the_last_lines_keep_the_heading_of_their_step() {
+        let view = ScriptOutputView::from(target());
+        assert_eq!(
+            view.lines(2),
+            [
+                "--- deploy.script",
+                "! bad \u{fffd}[31m",
+                "--- going back",
+                "| back"
+            ]
+        );
+    }
+
+    #[test]
     fn output_of_an_older_agent_is_one_piece() {
         let unmarked = v1::Target {
             output_marks: Vec::new(),
@@ -201,8 +277,19 @@ mod tests {
             output_marks: Vec::new(),
             ..target()
         };
-        let text = ScriptOutputView::from(silent).text(Time::at(160));
-        assert!(text.contains("nothing was printed"), "{text}");
+        let text = ScriptOutputView::from(silent.clone()).text(Time::at(160));
+        assert!(text.contains("(nothing was printed)"), "{text}");
+        for (state, why) in [
+            (v1::AttemptState::Running, "it is under way"),
+            (v1::AttemptState::Pending, "nothing has begun yet"),
+        ] {
+            let early = v1::Target {
+                state: state.into(),
+                ..silent.clone()
+            };
+            let text = ScriptOutputView::from(early).text(Time::at(160));
+            assert!(text.contains(why) && !text.contains("printed)"), "{text}");
+        }
         // Marks that make no sense lose no text.
         let wrong = v1::Target {
             output_marks: vec![v1::OutputMark {

@@ -40,7 +40,7 @@ impl StatusView {
         self.summary.devices.unwrap_or_default()
     }
 
-    /// "30000: 29871 online, 102 offline, 27 conflicted"
+    /// "30000: 29871 online, 102 offline, 27 conflicted", or "4, all online"
     fn devices(&self) -> String {
         let devices = self.counts();
         let parts = [
@@ -48,8 +48,13 @@ impl StatusView {
             (devices.offline, "offline"),
             (devices.conflicted, "conflicted"),
         ];
+        let whole = parts.iter().find(|(count, _)| *count == devices.total);
+        if let (Some((count, what)), 2..) = (whole, devices.total) {
+            return format!("{count}, all {what}");
+        }
         match some(&parts) {
             parts if parts.is_empty() => devices.total.to_string(),
+            parts if devices.total == 1 => parts,
             parts => format!("{}: {parts}", devices.total),
         }
     }
@@ -204,5 +209,18 @@ mod tests {
         );
         let empty = StatusView::from(v1::GetFleetSummaryResponse::default());
         assert_eq!(empty.devices(), "0");
+        let alike = |total| {
+            let devices = v1::DeviceCounts {
+                total,
+                online: total,
+                ..Default::default()
+            };
+            StatusView::from(v1::GetFleetSummaryResponse {
+                devices: Some(devices),
+                ..Default::default()
+            })
+        };
+        assert_eq!(alike(4).devices(), "4, all online");
+        assert_eq!(alike(1).devices(), "1 online");
     }
 }

@@ -13,13 +13,23 @@ use super::printable;
 pub(crate) struct Field {
     text: String,
     color: Option<Color>,
+    /// Worth nothing when it is cut.
+    is_whole: bool,
 }
 
 impl Field {
     pub(crate) fn plain(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            color: None,
+            ..Self::default()
+        }
+    }
+
+    /// An id or a word that says nothing when its end is missing: other columns are cut first.
+    pub(crate) fn whole(text: impl Into<String>) -> Self {
+        Self {
+            is_whole: true,
+            ..Self::plain(text)
         }
     }
 
@@ -38,8 +48,8 @@ impl Field {
             _ => None,
         };
         Self {
-            text: word.to_owned(),
             color,
+            ..Self::whole(word)
         }
     }
 
@@ -95,7 +105,8 @@ const GAP: usize = 2;
 /// No cell is cut shorter than this.
 const SHORTEST: usize = 8;
 
-/// Cuts cells until rows fit: always in the column that is widest.
+/// Cuts cells until rows fit: always in the column that is widest, and in those of states and ids
+/// only when nothing else is left.
 fn fit(titles: &[&str], rows: &mut [Vec<Field>], width: usize) {
     let length = |text: &str| text.chars().count();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -113,9 +124,19 @@ fn fit(titles: &[&str], rows: &mut [Vec<Field>], width: usize) {
             .map_or(0, |title| length(title))
             .max(SHORTEST)
     };
+    let whole: Vec<bool> = (0..count)
+        .map(|at| {
+            let mut cells = rows.iter().filter_map(|row| row.get(at));
+            cells.any(|field| field.is_whole)
+        })
+        .collect();
     while widths.iter().sum::<usize>() + GAP * count.saturating_sub(1) > width {
-        let widest = (1..count).filter(|&at| widths[at] > least(at));
-        let Some(at) = widest.max_by_key(|&at| widths[at]) else {
+        let widest = |also_whole: bool| {
+            (1..count)
+                .filter(|&at| widths[at] > least(at) && (also_whole || !whole[at]))
+                .max_by_key(|&at| widths[at])
+        };
+        let Some(at) = widest(false).or_else(|| widest(true)) else {
             break;
         };
         widths[at] -= 1;
@@ -169,6 +190,27 @@ pub(super) fn terminal_width() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_and_ids_are_cut_last() {
+        let row = vec![
+            Field::plain("edge-1"),
+            Field::state("superseded"),
+            Field::plain("a long reason in words"),
+            Field::whole("01a22470-1f3c"),
+        ];
+        let text = columns(None, vec![row.clone()], false, Some(45));
+        assert!(
+            text.contains("superseded") && text.contains("01a22470-1f3c"),
+            "{text}"
+        );
+        assert!(text.contains('…'), "{text}");
+        let text = columns(None, vec![row], false, Some(35));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 36),
+            "{text}"
+        );
+    }
 
     #[test]
     fn long_cells_are_cut_to_a_terminal_but_never_a_name() {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use kernex_proto::v1::{self, AttemptState};
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, bytes, printable, state_word, wire::Wire};
+use super::{
+    Field, Time, View, ago, bytes, printable, script_output::ScriptOutputView, state_word, when,
+    wire::Wire,
+};
 
 mod waits;
 
@@ -75,26 +78,40 @@ impl TargetView {
 
     /// Whether it ended without success.
     pub(crate) fn failed(&self) -> bool {
-        matches!(
-            self.target.state(),
-            AttemptState::Failed
-                | AttemptState::Expired
-                | AttemptState::Cancelled
-                | AttemptState::Superseded
-        )
+        self.closed() && self.target.state() != AttemptState::Succeeded
     }
 
     /// Whether nothing more will happen to it.
     pub(crate) fn closed(&self) -> bool {
-        self.target.state() == AttemptState::Succeeded || self.failed()
+        is_closed(self.target.state())
+    }
+
+    /// "running script"; and of one that has not begun also what it waits for: "pending: its device
+    /// is away".
+    pub(crate) fn standing(&self) -> String {
+        let sentence = self.sentence();
+        if self.closed() || self.at_work() {
+            return sentence;
+        }
+        match waits::sentence(&self.target, Time::now()) {
+            waits if waits.is_empty() => sentence,
+            waits => format!("{sentence}: {waits}"),
+        }
+    }
+
+    /// What it does, or what it waits for.
+    pub(crate) fn why_open(&self, now: Time) -> String {
+        let detail = self.detail(now);
+        if self.at_work() || detail.is_empty() {
+            self.sentence()
+        } else {
+            detail
+        }
     }
 
     /// Whether the device has begun.
     pub(crate) fn at_work(&self) -> bool {
-        matches!(
-            self.target.state(),
-            AttemptState::Accepted | AttemptState::Running | AttemptState::Deferred
-        )
+        is_at_work(self.target.state())
     }
 
     /// Bytes of the bundle that are on the device, while it is fetched.
@@ -111,6 +128,15 @@ impl TargetView {
             ""
         };
         format!("{} {}{stopped}", self.state(), self.step())
+    }
+
+    pub(crate) fn device_id(&self) -> &str {
+        &self.target.device_id
+    }
+
+    /// What its scripts printed.
+    pub(crate) fn script_output(&self) -> ScriptOutputView {
+        ScriptOutputView::from(self.target.0.clone())
     }
 
     /// What the script printed last.
@@ -135,11 +161,10 @@ impl TargetView {
         let (target, progress, step) = (&self.target, self.progress(), self.step());
         let mut text = self.state();
         if target.state() == AttemptState::Running && !step.is_empty() {
-            let step = match step.as_str() {
-                "rollback" => "going back",
-                step => step,
+            text = match step.as_str() {
+                "rollback" => "going back".to_owned(),
+                step => format!("running {step}"),
             };
-            text = format!("running {step}");
             if progress.bytes_total > 0 {
                 text.push_str(&format!(
                     ", {} of {}",
@@ -183,11 +208,60 @@ impl TargetView {
         match self.deferral().and_then(|said| Time::from_wire(said.until)) {
             Some(until) => {
                 let comma = if detail.is_empty() { "" } else { ", " };
-                format!("{detail}{comma}again {}", ago(Some(until), now))
+                format!("{detail}{comma}again {}", when(until, now))
             }
             None => detail,
         }
     }
+}
+
+/// Whether nothing more happens to an attempt in this state.
+pub(crate) const fn is_closed(state: AttemptState) -> bool {
+    matches!(
+        state,
+        AttemptState::Succeeded
+            | AttemptState::Failed
+            | AttemptState::Expired
+            | AttemptState::Cancelled
+            | AttemptState::Superseded
+    )
+}
+
+/// Whether a device has begun and not ended.
+pub(crate) const fn is_at_work(state: AttemptState) -> bool {
+    matches!(
+        state,
+        AttemptState::Accepted | AttemptState::Running | AttemptState::Deferred
+    )
+}
+
+/// The first devices by name, each with what it does or waits for, and how many more there are:
+/// "edge-1 (running script), edge-6 (its device is away: cut) and 8 more"; empty for none.
+pub(crate) fn named<'a>(targets: impl Iterator<Item = &'a v1::Target>) -> String {
+    const MOST: usize = 3;
+    let mut count = 0;
+    // Few are kept: there may be very many.
+    let mut first = BTreeMap::new();
+    for target in targets {
+        count += 1;
+        first.insert(&target.device_name, target);
+        if first.len() > MOST {
+            first.pop_last();
+        }
+    }
+    let now = Time::now();
+    let named: Vec<String> = first
+        .values()
+        .map(|target| {
+            let why = TargetView::from((*target).clone()).why_open(now);
+            format!("{} ({why})", target.device_name)
+        })
+        .collect();
+    let mut text = named.join(", ");
+    if count > named.len() {
+        text.push_str(&format!(" and {} more", count - named.len()));
+    }
+    printable(&text)
 }
 
 /// Why devices failed, a line for each reason: "2 failed with script_failed: edge-3, edge-7".

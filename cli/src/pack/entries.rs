@@ -11,6 +11,7 @@ use kernex_proto::archive::{Finding, Findings};
 
 use super::IGNORE_FILE;
 use crate::{
+    blocking::Stop,
     error::{Exit, Failure},
     files,
 };
@@ -23,7 +24,11 @@ const BITS: &str =
 pub(super) type Entries = BTreeMap<PathBuf, Metadata>;
 
 /// The entries to pack, and everything that no bundle may have.
-pub(super) fn find(dir: &Path, leave_out: Option<&Path>) -> Result<(Entries, Findings), Failure> {
+pub(super) fn find(
+    dir: &Path,
+    leave_out: Option<&Path>,
+    stop: &Stop,
+) -> Result<(Entries, Findings), Failure> {
     let leave_out = leave_out.and_then(|path| fs::canonicalize(path).ok());
     let walk = WalkBuilder::new(dir)
         .standard_filters(false)
@@ -41,6 +46,8 @@ pub(super) fn find(dir: &Path, leave_out: Option<&Path>) -> Result<(Entries, Fin
             )
         })?;
         let path = entry.path();
+        stop.check()
+            .map_err(|error| Failure::file("walk", dir, &error))?;
         let Ok(inside) = path.strip_prefix(dir) else {
             continue;
         };

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tar::{Builder, EntryType, Header};
 
 use super::{entries::Entries, gzip, unwritten};
-use crate::{error::Failure, files, output::progress::transfer};
+use crate::{blocking::Stop, error::Failure, files, output::progress::transfer};
 
 /// Fixed: another level would give other bytes.
 const ZSTD_LEVEL: i32 = 6;
@@ -29,22 +29,29 @@ pub(super) fn write(
     entries: &Entries,
     format: Format,
     file: File,
+    stop: &Stop,
 ) -> Result<(), Failure> {
     let total = entries.values().filter(|entry| entry.is_file());
     let bar = transfer("packing", total.map(Metadata::len).sum());
     let written = match format {
-        Format::TarGz => gzip::compress(file, |out| tar(dir, entries, out, &bar)),
-        Format::TarZst => zstd(dir, entries, file, &bar),
+        Format::TarGz => gzip::compress(file, |out| tar(dir, entries, out, &bar, stop)),
+        Format::TarZst => zstd(dir, entries, file, &bar, stop),
     };
     bar.finish_and_clear();
     written?.sync_all().map_err(unwritten)
 }
 
-fn zstd(dir: &Path, entries: &Entries, file: File, bar: &ProgressBar) -> Result<File, Failure> {
+fn zstd(
+    dir: &Path,
+    entries: &Entries,
+    file: File,
+    bar: &ProgressBar,
+    stop: &Stop,
+) -> Result<File, Failure> {
     let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL).map_err(unwritten)?;
     encoder.include_checksum(true).map_err(unwritten)?;
     let mut pieces = BufWriter::with_capacity(PIECE, encoder);
-    tar(dir, entries, &mut pieces, bar)?;
+    tar(dir, entries, &mut pieces, bar, stop)?;
     let encoder = pieces
         .into_inner()
         .map_err(|error| unwritten(error.into_error()))?;
@@ -56,13 +63,14 @@ fn tar(
     entries: &Entries,
     out: &mut (dyn Write + Send),
     bar: &ProgressBar,
+    stop: &Stop,
 ) -> Result<(), Failure> {
     let mut tar = Builder::new_non_terminated(Blocking(out));
     // Nothing in it waits; the runtime only lends it a context.
     let all = async {
         for (inside, metadata) in entries {
             let path = dir.join(inside);
-            add(&mut tar, inside, &path, metadata, bar)
+            add(&mut tar, inside, &path, metadata, bar, stop)
                 .await
                 .map_err(|error| Failure::file("pack", &path, &error))?;
         }
@@ -77,7 +85,9 @@ async fn add<W: AsyncWrite + Unpin + Send>(
     path: &Path,
     metadata: &Metadata,
     bar: &ProgressBar,
+    stop: &Stop,
 ) -> io::Result<()> {
+    stop.check()?;
     let mut header = Header::new_gnu();
     header.set_mtime(0);
     header.set_uid(0);
@@ -100,7 +110,7 @@ async fn add<W: AsyncWrite + Unpin + Send>(
         header.set_entry_type(EntryType::Regular);
         header.set_mode(mode(path, metadata)?);
         header.set_size(size);
-        let bytes = Blocking(bar.wrap_read(Read::take(&file, size)));
+        let bytes = Blocking(bar.wrap_read(stop.reader(Read::take(&file, size))));
         tar.append_data(&mut header, inside, bytes).await?;
         // A file that changed its size meanwhile would damage the archive.
         if file.metadata()?.len() != size {

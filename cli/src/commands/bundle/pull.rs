@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::get::find;
 use crate::{
+    blocking::{self, Stop},
     client::Client,
     commands::Session,
     error::{Exit, Failure, is_passing},
@@ -43,7 +44,8 @@ pub(super) async fn run(
     let client = session.connect().await?;
     let bundle = find(&client, bundle).await?;
     if to_stdout {
-        return write_out(&pull(&client, &bundle, &std::env::temp_dir()).await?);
+        let place = pull(&client, &bundle, &std::env::temp_dir()).await?;
+        return write_out(&place).await;
     }
     let path = output.unwrap_or_else(|| usual_name(&bundle).into());
     let near = match path.parent() {
@@ -58,9 +60,10 @@ pub(super) async fn run(
 }
 
 /// Writes a file to the standard output. A reader that ends early is no error.
-fn write_out(place: &Path) -> Result<(), Failure> {
-    let copy = || io::copy(&mut fs::File::open(place)?, &mut io::stdout().lock());
-    match copy() {
+async fn write_out(place: &Path) -> Result<(), Failure> {
+    let file = fs::File::open(place).map_err(|error| Failure::file("read", place, &error))?;
+    let copy = move |stop: &Stop| io::copy(&mut stop.reader(file), &mut io::stdout().lock());
+    match blocking::run(copy).await? {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             Exit::Error,
             format!("cannot write to the standard output: {error}"),
@@ -88,7 +91,7 @@ async fn pull(client: &Client, bundle: &v1::Bundle, near: &Path) -> Result<TempP
     bar.finish_and_clear();
     fetched?;
 
-    let (digest, size) = pack::digest(&place)?;
+    let (digest, size) = pack::digest(&place).await?;
     if digest.to_string() != bundle.digest || size != bundle.size_bytes {
         return Err(Failure::new(
             Exit::Error,

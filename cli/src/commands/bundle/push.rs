@@ -3,15 +3,22 @@
 use std::{path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use kernex_proto::{CHUNK_SIZE, ids::Digest, v1};
+use kernex_proto::{
+    CHUNK_SIZE,
+    archive::{Format, Inspected},
+    error::Reason,
+    ids::Digest,
+    v1,
+};
 use tokio::io::AsyncReadExt as _;
 use tonic::Status;
 
+use super::get::find;
 use crate::{
     args::{OutputArg, pack::PackArgs},
     client::Client,
     commands::{Session, present},
-    error::{Failure, is_passing},
+    error::{Failure, is_passing, reason},
     output::{Printer, bundle::BundleView, print_note, progress::transfer},
     pack,
 };
@@ -51,12 +58,87 @@ pub(crate) async fn push(
     if metadata.is_dir() {
         let packed = pack::pack(path, &std::env::temp_dir(), None, args).await?;
         pack::print_notes(&packed.notes);
-        return upload(client, &packed.file, begin(packed.digest, packed.size)).await;
+        let pushed = upload(client, &packed.file, begin(packed.digest, packed.size)).await?;
+        return match pushed {
+            Ok(pushed) => Ok(pushed),
+            Err(status) => {
+                let inspected = &packed.inspected;
+                Err(taken(client, status, inspected, name, Some((path, args))).await)
+            }
+        };
     }
     // Checked here first, so that a mistake costs no upload.
-    pack::inspect(path, args.allow_unknown).await?;
-    let (digest, size) = pack::digest(path)?;
-    upload(client, path, begin(digest, size)).await
+    let inspected = pack::inspect(path, args.allow_unknown).await?;
+    let (digest, size) = pack::digest(path).await?;
+    match upload(client, path, begin(digest, size)).await? {
+        Ok(pushed) => Ok(pushed),
+        Err(status) => Err(taken(client, status, &inspected, name, None).await),
+    }
+}
+
+/// Why an upload was refused. When a bundle of this name and version is there in the other
+/// compression, a folder is packed that way too: only so is it known whether its files differ.
+async fn taken(
+    client: &Client,
+    status: Status,
+    pushed: &Inspected,
+    name: Option<&str>,
+    folder: Option<(&Path, PackArgs)>,
+) -> Failure {
+    let is_taken = reason(&status) == Some(Reason::AlreadyExists);
+    let failure = Failure::of_call(
+        status,
+        Reason::AlreadyExists,
+        "Raise `version` in manifest.json: bundles never change.",
+    );
+    if !is_taken {
+        return failure;
+    }
+    let manifest = &pushed.manifest;
+    let name = name.unwrap_or(manifest.name_or_default());
+    let reference = format!("{name}:{}", manifest.version);
+    let Ok(stored) = find(client, &reference).await else {
+        return failure;
+    };
+    let there = match stored.format() {
+        v1::BundleFormat::TarGz => Format::TarGz,
+        v1::BundleFormat::TarZst => Format::TarZst,
+        v1::BundleFormat::Unspecified => return failure,
+    };
+    if there == pushed.format {
+        return failure;
+    }
+    let (theirs, ours) = (there.extension(), pushed.format.extension());
+    let Some((path, args)) = folder else {
+        return Failure {
+            message: format!(
+                "{reference} exists already, as {theirs}; this is {ours}, which is other bytes also of the same files"
+            ),
+            ..failure
+        };
+    };
+    let args = PackArgs {
+        zstd: !args.zstd,
+        ..args
+    };
+    match pack::pack(path, &std::env::temp_dir(), None, args).await {
+        Ok(packed) if packed.digest.to_string() == stored.digest => Failure {
+            message: format!(
+                "{reference} exists already with the same files, as {theirs}; as {ours} they are other bytes"
+            ),
+            next: if args.zstd {
+                format!(
+                    "Nothing has to be pushed: deploy {reference}, or push with `--zstd` as before."
+                )
+            } else {
+                format!(
+                    "Nothing has to be pushed: deploy {reference}, or push without `--zstd` as before."
+                )
+            },
+            ..failure
+        },
+        _ => failure,
+    }
 }
 
 /// Most attempts at one upload when connections break.
@@ -65,21 +147,21 @@ const MOST_TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Uploads a bundle, and tries again when the connection breaks. The server recognises bytes by
-/// their digest, so nothing is stored twice.
+/// their digest, so nothing is stored twice. Also returns how the server refused it.
 async fn upload(
     client: &Client,
     path: &Path,
     begin: v1::UploadBegin,
-) -> Result<(v1::Bundle, bool), Failure> {
+) -> Result<Result<(v1::Bundle, bool), Status>, Failure> {
     let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
         let status = match upload_once(client, path, begin.clone()).await? {
-            Ok(answer) => return Ok((present(answer.bundle, "bundle")?, answer.existed)),
+            Ok(answer) => return Ok(Ok((present(answer.bundle, "bundle")?, answer.existed))),
             Err(status) => status,
         };
         if !is_passing(&status) || tries == MOST_TRIES {
-            return Err(status.into());
+            return Ok(Err(status));
         }
         print_note(&format!(
             "The connection broke; pushing again ({tries} of {}).",

@@ -2,6 +2,7 @@
 
 use kernex_proto::v1;
 
+use super::named;
 use crate::{
     args::OutputArg,
     commands::Session,
@@ -18,5 +19,9 @@ pub(super) async fn run(session: &Session, output: OutputArg) -> Result<(), Fail
         .into_inner();
     let views = answer.configurations.into_iter().map(Into::into);
     let views: Vec<ConfigurationView> = views.collect();
-    Printer::new(output.output).list(&views)
+    let printer = Printer::new(output.output);
+    if !printer.for_people() {
+        return printer.list(&views);
+    }
+    printer.list(&named(&client, views).await)
 }

@@ -2,6 +2,7 @@
 
 use kernex_proto::v1::{self, configuration::Scope};
 
+use super::named;
 use crate::{
     args::config::SetArgs,
     client::request_id,
@@ -24,7 +25,8 @@ pub(super) async fn run(session: &Session, args: SetArgs) -> Result<(), Failure>
         .await?
         .into_inner();
     let configuration = present(answer.configuration, "configuration")?;
-    printer.list(&[ConfigurationView::from(configuration)])
+    let views = vec![ConfigurationView::from(configuration)];
+    printer.list(&named(&client, views).await)
 }
 
 fn wanted(args: SetArgs) -> v1::Configuration {

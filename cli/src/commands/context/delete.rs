@@ -6,11 +6,12 @@ use crate::{
 };
 
 /// Forgets a context and its token, after a question.
-pub(super) fn run(file: &ConfigFile, name: &str, consent: Consent) -> Result<(), Failure> {
+pub(super) async fn run(file: &ConfigFile, name: &str, consent: Consent) -> Result<(), Failure> {
     confirm(
         consent,
         &format!("Forget the context {name} and its token?"),
-    )?;
+    )
+    .await?;
     file.change(|all| {
         take(all, name)?;
         if all.current.as_deref() == Some(name) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kernex_proto::v1;
 
+use super::whole_canary;
 use crate::{
     client::Client,
     error::{Exit, Failure},
@@ -16,6 +17,7 @@ pub(super) async fn run(
     deployment: v1::CreateDeploymentRequest,
     printer: Printer,
     all: bool,
+    canary: Option<u32>,
 ) -> Result<(), Failure> {
     let request = v1::PlanDeploymentRequest {
         deployment: Some(deployment),
@@ -25,6 +27,9 @@ pub(super) async fn run(
     show(printer, &devices, all)?;
     if let Some(at) = Time::from_wire(plan.opens_at) {
         print_note(&format!("Nothing would begin before {at}."));
+    }
+    if let Some(note) = canary.and_then(|canary| whole_canary(canary, devices.len() as u64)) {
+        print_note(&note);
     }
     verdict(&plan.bundle, &devices)
 }

@@ -20,11 +20,12 @@ pub(super) async fn run(
     confirm(
         consent,
         &format!("Stop the deployment {id}? What runs on devices is killed."),
-    )?;
+    )
+    .await?;
     let client = session.connect().await?;
-    let id = resolve(&client, &id).await?;
+    let whole_id = resolve(&client, &id).await?;
     let request = v1::CancelDeploymentRequest {
-        deployment_id: id.clone(),
+        deployment_id: whole_id,
         request_id: request_id(),
     };
     let answer = client

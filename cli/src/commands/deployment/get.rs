@@ -95,16 +95,27 @@ async fn show_notable(
         printer.list(&shown)?;
     }
     let all = view.targets_in_all();
-    let left = counted(all.saturating_sub(shown.len() as u64), "target");
-    print_note(&format!(
-        "{left} not shown: first those that failed or are under way, {} of them. Choose with `--state`, `--reason` or \
-         `--device`; `--limit 0` prints all.",
-        found.total.unwrap_or(shown.len() as u64)
-    ));
+    let notable = found.total.unwrap_or(shown.len() as u64);
+    print_note(&left_out(all, notable, shown.len() as u64));
     if printer.wide() {
         watch::print_output(&shown);
     }
     Ok(())
+}
+
+/// What is said of the targets that are not shown.
+fn left_out(all: u64, notable: u64, shown: u64) -> String {
+    const HOW: &str = "Choose with `--state`, `--reason` or `--device`; `--limit 0` prints all.";
+    let targets = counted(all, "target");
+    match (notable, shown) {
+        (0, _) => format!("None of the {targets} failed or is under way. {HOW}"),
+        (notable, shown) if notable > shown => format!(
+            "Shown are {shown} of the {notable} that failed or are under way, of {targets}. {HOW}"
+        ),
+        (notable, _) => {
+            format!("Shown are the {notable} that failed or are under way, of {targets}. {HOW}")
+        }
+    }
 }
 
 async fn targets(
@@ -142,4 +153,17 @@ fn views(targets: Vec<v1::Target>) -> Vec<TargetView> {
     let mut views: Vec<TargetView> = targets.into_iter().map(TargetView::from).collect();
     views.sort_by(|a, b| a.device().cmp(b.device()));
     views
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_of_many_targets_is_told() {
+        let said = |notable, shown| left_out(30_001, notable, shown);
+        assert!(said(0, 0).starts_with("None of the 30001 targets failed or is under way. "));
+        assert!(said(3, 3).starts_with("Shown are the 3 that failed or are under way, of 30001 "));
+        assert!(said(100, 20).starts_with("Shown are 20 of the 100 that failed "));
+    }
 }

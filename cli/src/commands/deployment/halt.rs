@@ -34,14 +34,14 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
         &format!(
             "Halt the deployment {id}? What runs on devices is killed, and devices that are going back stop half way."
         ),
-    )?;
+    ).await?;
     let client = session.connect().await?;
-    let id = resolve(&client, &id).await?;
+    let whole_id = resolve(&client, &id).await?;
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
     let mut halt = Halt::default();
     let bar = spinner("no device has answered yet");
-    let answers = collect_answers(&client, &id, &mut halt, &bar);
+    let answers = collect_answers(&client, &whole_id, &mut halt, &bar);
     let waited = tokio::time::timeout(args.timeout, answers).await;
     bar.finish_and_clear();
     if let Ok(Err(failure)) = waited {

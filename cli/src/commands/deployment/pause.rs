@@ -13,7 +13,7 @@ pub(super) async fn run(
     let client = session.connect().await?;
     let id = resolve(&client, &args.id).await?;
     let request = v1::PauseDeploymentRequest {
-        deployment_id: id.clone(),
+        deployment_id: id,
         reason: reason.unwrap_or_default(),
         request_id: request_id(),
     };
@@ -23,7 +23,8 @@ pub(super) async fn run(
         .await?
         .into_inner();
     let next = format!(
-        "Devices finish what they have begun. Continue with `kernexctl deployment resume {id}`."
+        "Devices finish what they have begun. Continue with `kernexctl deployment resume {}`.",
+        args.id
     );
     steer_result::print(&args, answer.deployment, &next)
 }

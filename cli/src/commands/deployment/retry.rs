@@ -16,7 +16,7 @@ pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failur
     let steer = args.steer;
     let id = resolve(&client, &steer.id).await?;
     let request = v1::RetryDeploymentRequest {
-        deployment_id: id.clone(),
+        deployment_id: id,
         devices: args.devices,
         request_id: request_id(),
     };
@@ -41,7 +41,7 @@ pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failur
     if deployment.state() == v1::DeploymentState::Paused {
         next.push_str(&format!(
             " It is paused: `kernexctl deployment resume {}` lets them begin.",
-            id
+            steer.id
         ));
     }
     steer_result::print(&steer, Some(deployment), &next)

@@ -23,7 +23,8 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
                 "Return the devices of the deployment {} to what they ran before it?",
                 args.id
             ),
-        )?;
+        )
+        .await?;
     }
     let client = session.connect().await?;
     let rolled_back = resolve(&client, &args.id).await?;

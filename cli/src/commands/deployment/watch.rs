@@ -4,25 +4,26 @@
 //! Some waits only an operator can end. On a terminal the watch says so and goes on. Elsewhere it
 //! ends with an exit code of its own, so that no pipeline hangs.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, mem, time::Duration};
 
 use kernex_proto::v1;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::resolve::resolve;
+use super::resolve::{called, resolve};
 use crate::{
     args::OutputArg,
     client::Client,
     commands::{Session, reconnect::ReconnectPolicy},
     error::{Exit, Failure},
+    interrupt::asked_to_stop,
     output::{
         Printer, counted,
         deployment::DeploymentView,
-        print_note, printable, printable_lines,
+        print_note, printable,
         progress::Watching,
         reader,
-        target::{TargetView, failures},
+        target::{TargetView, failures, is_closed, named},
     },
 };
 
@@ -48,8 +49,8 @@ pub(crate) struct Finished {
     targets: Vec<TargetView>,
 }
 
-/// Follows until finished, `limit` or Ctrl-C, and prints the result; for programs each change as a
-/// line.
+/// Follows until finished, `limit` or a signal, and prints the result; for programs each change as
+/// a line.
 pub(crate) async fn show(
     client: &Client,
     id: &str,
@@ -64,13 +65,14 @@ pub(crate) async fn show(
     finished.report(printer)
 }
 
-/// Follows until finished, `limit` or Ctrl-C. The end of the watch does not end the deployment.
+/// Follows until finished, `limit` or a signal. The end of the watch does not end the deployment.
 pub(crate) async fn follow(
     client: &Client,
     id: &str,
     limit: Option<Duration>,
 ) -> Result<Finished, Failure> {
-    follow_until(client, id, limit, Watching::new()).await
+    let finished = follow_until(client, id, limit, Watching::new()).await?;
+    Ok(finished.with_marks(client).await)
 }
 
 async fn follow_until(
@@ -79,69 +81,67 @@ async fn follow_until(
     limit: Option<Duration>,
     mut watching: Watching,
 ) -> Result<Finished, Failure> {
-    let resume =
-        format!("The deployment continues. Watch it with `kernexctl deployment watch {id}`.");
     let wait = async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    let result = tokio::select! {
-        result = follow_to_end(client, id, &mut watching) => result,
-        () = wait => Err(Failure::new(Exit::TimedOut, format!("the deployment {id} is not finished yet"), resume)),
-        () = reader::gone() => Err(unread(id)),
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "no longer watching", resume)),
-    };
-    watching.finish();
-    result
-}
-
-/// Nobody reads what is printed.
-fn unread(id: &str) -> Failure {
-    Failure::new(
-        Exit::Interrupted,
-        "no longer watching: nobody reads the output",
-        format!("The deployment continues. Watch it with `kernexctl deployment watch {id}`."),
-    )
-}
-
-async fn follow_to_end(
-    client: &Client,
-    id: &str,
-    watching: &mut Watching,
-) -> Result<Finished, Failure> {
     let mut follow = Follow {
         client,
         id,
+        called: id.to_owned(),
         has_operator: std::io::stdout().is_terminal(),
         targets: BTreeMap::new(),
         asked: String::new(),
         reconnect: ReconnectPolicy::new(),
     };
-    loop {
-        let ended = match follow.stream(watching).await? {
-            Ok(Some(deployment)) => {
-                return Ok(Finished {
-                    deployment,
-                    targets: by_device(follow.targets),
-                });
-            }
-            // The server ended the stream early, for example because it stops.
-            Ok(None) => None,
-            Err(status) => Some(status),
-        };
-        let wait = follow
-            .reconnect
-            .wait(ended, |text| watching.print_note(text));
-        wait.await?;
+    let result = tokio::select! {
+        result = follow.to_end(&mut watching) => result,
+        () = wait => Err(Failure::new(
+            Exit::TimedOut,
+            unfinished(&follow.called, &follow.targets),
+            resume(&follow.called),
+        )),
+        () = reader::gone() => Err(unread(&follow.called)),
+        signal = asked_to_stop() => Err(Failure::new(
+            signal.exit(),
+            "no longer watching",
+            resume(&follow.called),
+        )),
+    };
+    watching.finish();
+    result
+}
+
+fn resume(called: &str) -> String {
+    format!("The deployment continues. Watch it with `kernexctl deployment watch {called}`.")
+}
+
+/// Why waiting longer was not worth it: who is not done, and why.
+fn unfinished(id: &str, targets: &BTreeMap<String, v1::Target>) -> String {
+    let open = targets.values().filter(|target| !is_closed(target.state()));
+    match named(open) {
+        waiting if waiting.is_empty() => format!("the deployment {id} is not finished yet"),
+        waiting => format!("the deployment {id} is not finished yet: {waiting}"),
     }
+}
+
+/// Nobody reads what is printed.
+fn unread(called: &str) -> Failure {
+    Failure::new(
+        Exit::Interrupted,
+        "no longer watching: nobody reads the output",
+        resume(called),
+    )
 }
 
 /// One watch over all its streams.
 struct Follow<'a> {
     client: &'a Client,
     id: &'a str,
+    /// What commands take for it: its name, once that is known, or its id.
+    called: String,
     /// Somebody may sit at the terminal and decide.
     has_operator: bool,
     targets: BTreeMap<String, v1::Target>,
@@ -151,6 +151,24 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
+    async fn to_end(&mut self, watching: &mut Watching) -> Result<Finished, Failure> {
+        loop {
+            let ended = match self.stream(watching).await? {
+                Ok(Some(deployment)) => {
+                    return Ok(Finished {
+                        deployment,
+                        targets: by_device(mem::take(&mut self.targets)),
+                    });
+                }
+                // The server ended the stream early, for example because it stops.
+                Ok(None) => None,
+                Err(status) => Some(status),
+            };
+            let wait = self.reconnect.wait(ended, |text| watching.print_note(text));
+            wait.await?;
+        }
+    }
+
     /// Follows one stream; `None` when it ended before the deployment did.
     async fn stream(
         &mut self,
@@ -183,7 +201,7 @@ impl Follow<'_> {
                 // After a reconnect the server sends all targets again.
                 if self.targets.get(&target.id) != Some(&target) {
                     if !watching.target(&TargetView::from(target.clone()))? {
-                        return Err(unread(self.id));
+                        return Err(unread(&self.called));
                     }
                     self.targets.insert(target.id.clone(), target);
                 }
@@ -191,12 +209,14 @@ impl Follow<'_> {
             let Some(deployment) = change.deployment else {
                 continue;
             };
+            called(&deployment).clone_into(&mut self.called);
             if !watching.deployment(&DeploymentView::from(deployment.clone()))? {
-                return Err(unread(self.id));
+                return Err(unread(&self.called));
             }
             if deployment.state() == v1::DeploymentState::Finished {
                 return Ok(Ok(Some(deployment)));
             }
+            watching.waiting(&self.targets);
             undecided = self.ask(&deployment, watching);
         }
     }
@@ -226,7 +246,7 @@ fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
     if counts.in_progress > 0 {
         return None;
     }
-    let id = &deployment.id;
+    let id = called(deployment);
     let (why, next) = match deployment.state() {
         v1::DeploymentState::Paused => (
             format!("is paused: {}", printable(&deployment.paused_reason)),
@@ -261,19 +281,38 @@ fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
 }
 
 impl Finished {
+    /// Reads the output of failed devices again: a watch leaves out which step and stream each part
+    /// of it is of.
+    async fn with_marks(mut self, client: &Client) -> Self {
+        let failed = self.targets.iter_mut();
+        let failed = failed.filter(|target| target.failed() && !target.output_tail().is_empty());
+        for target in failed.take(MOST_OUTPUTS) {
+            let request = v1::GetTargetRequest {
+                device: target.device_id().to_owned(),
+                deployment_id: self.deployment.id.clone(),
+            };
+            // Without an answer the output is printed as it is.
+            let answer = client.deployments().get_target(request).await;
+            if let Some(marked) = answer.ok().and_then(|answer| answer.into_inner().target) {
+                *target = TargetView::from(marked);
+            }
+        }
+        self
+    }
+
     /// Prints the result for people; programs have read it as the last change. A deployment that
     /// did not succeed is a failure of this command, too.
     pub(crate) fn report(self, printer: Printer) -> Result<(), Failure> {
         let view = DeploymentView::from(self.deployment.clone());
         let sentence = view.sentence();
         if printer.for_people() {
-            print_targets(printer, &self.deployment.id, &self.targets)?;
+            print_targets(printer, called(&self.deployment), &self.targets)?;
             print_output(&self.targets);
             for line in failures(&self.targets) {
                 print_note(&line);
             }
         }
-        let id = &self.deployment.id;
+        let id = called(&self.deployment);
         let mut why = String::new();
         if !self.deployment.ended_reason.is_empty() {
             why.push_str(&format!("; {}", printable(&self.deployment.ended_reason)));
@@ -338,19 +377,21 @@ fn print_targets(printer: Printer, id: &str, targets: &[TargetView]) -> Result<(
     Ok(())
 }
 
+/// Of so many failed devices the output is printed.
+const MOST_OUTPUTS: usize = 5;
+
 /// Prints the last output of failed devices, of a few at most.
 pub(crate) fn print_output(targets: &[TargetView]) {
-    const MOST: usize = 5;
     const LINES: usize = 20;
-    for target in targets.iter().filter(|target| target.failed()).take(MOST) {
-        let text = printable_lines(target.output_tail());
-        let lines: Vec<&str> = text.trim_end().lines().collect();
-        let message = crate::output::printable(target.message());
+    let failed = targets.iter().filter(|target| target.failed());
+    for target in failed.take(MOST_OUTPUTS) {
+        let lines = target.script_output().lines(LINES);
+        let message = printable(target.message());
         if lines.is_empty() && message.is_empty() {
             continue;
         }
-        print_note(&format!("--- {}: {message}", target.device()));
-        for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+        print_note(&format!("{}: {message}", target.device()));
+        for line in lines {
             print_note(&format!("    {line}"));
         }
     }
@@ -393,5 +434,40 @@ mod tests {
             assert!(failure.message.contains(why), "{failure}");
             assert!(failure.next.contains(next), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_watch_that_gives_up_names_who_is_not_done_and_why() {
+        let target = |name: &str, state: v1::AttemptState, why: v1::WaitReason| v1::Target {
+            id: name.into(),
+            device_name: name.into(),
+            state: state.into(),
+            waits_for: why.into(),
+            ..Default::default()
+        };
+        let mut away = target("edge-6", v1::AttemptState::Pending, v1::WaitReason::Device);
+        away.waits_detail = "cut".into();
+        let targets = [
+            target(
+                "edge-1",
+                v1::AttemptState::Succeeded,
+                v1::WaitReason::Unspecified,
+            ),
+            target(
+                "edge-2",
+                v1::AttemptState::Running,
+                v1::WaitReason::Unspecified,
+            ),
+            away,
+        ];
+        let targets = targets.map(|target| (target.id.clone(), target));
+        assert_eq!(
+            unfinished("d1", &BTreeMap::from(targets)),
+            "the deployment d1 is not finished yet: edge-2 (running), edge-6 (its device is away: cut)"
+        );
+        assert_eq!(
+            unfinished("d1", &BTreeMap::new()),
+            "the deployment d1 is not finished yet"
+        );
     }
 }

@@ -19,7 +19,8 @@ pub(super) async fn run(
     confirm(
         consent,
         &format!("Delete the device {device}? What it runs is stopped, and its key is revoked."),
-    )?;
+    )
+    .await?;
     let client = session.connect().await?;
     let request = v1::DeleteDeviceRequest {
         device: device.clone(),

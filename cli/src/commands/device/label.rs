@@ -58,7 +58,7 @@ pub(super) async fn run_for_all(
         ));
         return Ok(());
     }
-    confirm(consent, &format!("Change the labels of {count}?"))?;
+    confirm(consent, &format!("Change the labels of {count}?")).await?;
     let mut done = 0_usize;
     let changed = stream::iter(
         left.into_iter()

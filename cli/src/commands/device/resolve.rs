@@ -26,7 +26,7 @@ pub(super) async fn run(
             "Keep the copy of {device} that connected last? Every other copy is refused until it enrols with a new key."
         )
     };
-    confirm(consent, &question)?;
+    confirm(consent, &question).await?;
     let client = session.connect().await?;
     let request = v1::ResolveDeviceRequest {
         device,

@@ -26,11 +26,11 @@ pub(super) fn sentence(
         "never_connected" => "it has never been here",
         other => other,
     };
-    let mut text = why.to_owned();
-    if !detail.is_empty() {
-        text.push_str(": ");
-        text.push_str(detail);
-    }
+    let text = match detail.strip_prefix("by ") {
+        Some(who) if reason == "resolved" => format!("{who} decided between its copies"),
+        _ if detail.is_empty() => why.to_owned(),
+        _ => format!("{why}: {detail}"),
+    };
     Some(match since {
         Some(_) => format!("{}: {text}", ago(since, now)),
         None => text,
@@ -52,6 +52,9 @@ mod tests {
         let refused = said("refused", "protocol too old", Some(Time::at(940)));
         let expected = "1m ago: it was refused: protocol too old";
         assert_eq!(refused.as_deref(), Some(expected));
+        let resolved = said("resolved", "by admin", Some(Time::at(940)));
+        let expected = "1m ago: admin decided between its copies";
+        assert_eq!(resolved.as_deref(), Some(expected));
         let new = said("never_connected", "", None);
         assert_eq!(new.as_deref(), Some("it has never been here"));
         // Of a newer server.

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use crate::output::{Time, ago, short_digest};
+use crate::output::{Time, lasting, short_digest};
 
 /// A version, or what stands for it.
 fn version_word(version: &str, digest: &str) -> Option<String> {
@@ -31,14 +31,14 @@ pub(super) fn runs(drift: &v1::Drift) -> String {
     )
 }
 
-/// "app runs 2.0 instead of 1.0, since 5m ago"
+/// "app runs 2.0 instead of 1.0, for 5m"
 pub(super) fn sentence(drift: &v1::Drift, now: Time) -> String {
     const UNKNOWN: &str = "nothing known";
     format!(
-        "{} runs {} instead of {}, since {}",
+        "{} runs {} instead of {}, for {}",
         drift.name,
         actual(drift).as_deref().unwrap_or(UNKNOWN),
         expected(drift).as_deref().unwrap_or(UNKNOWN),
-        ago(Time::from_wire(drift.since), now)
+        lasting(Time::from_wire(drift.since), now)
     )
 }

@@ -25,7 +25,12 @@ pub(super) fn cpu(signs: v1::VitalSigns) -> String {
 }
 
 pub(super) fn memory(signs: v1::VitalSigns) -> String {
-    format!("{}/{} MB", signs.memory_used_mb, signs.memory_total_mb)
+    let of = |mebibytes: u64| bytes(mebibytes.saturating_mul(1 << 20));
+    format!(
+        "{} of {}",
+        of(signs.memory_used_mb),
+        of(signs.memory_total_mb)
+    )
 }
 
 pub(super) fn disk(signs: v1::VitalSigns) -> String {

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use crate::output::{Time, ago, printable, state_word};
+use crate::output::{Time, printable, state_word, when};
 
 /// "begins in 3m", "its device is away: silent"; empty when it waits for nothing.
 pub(super) fn sentence(target: &v1::Target, now: Time) -> String {
@@ -11,7 +11,7 @@ pub(super) fn sentence(target: &v1::Target, now: Time) -> String {
         "" => String::new(),
         detail => format!(": {}", printable(&detail.replace('_', " "))),
     };
-    let opens = Time::from_wire(target.opens_at).map(|at| format!("begins {}", ago(Some(at), now)));
+    let opens = Time::from_wire(target.opens_at).map(|at| format!("begins {}", when(at, now)));
     let away = format!("its device is away{more}");
     match (reason.as_str(), opens) {
         ("" | "start" | "window", Some(opens)) => opens,

@@ -106,7 +106,7 @@ pub(super) async fn encrypted(
         Ok(_) => vec![
             Finding::good(Step::Tls, "TLS 1.3 and HTTP/2"),
             Finding::good(Step::Certificate, "the certificate is from the pinned CA"),
-            Finding::good(Step::Name, "and for this name"),
+            Finding::good(Step::Name, "the certificate is for this name"),
         ],
         Err(error) => vec![refused(&error, address, now, limit)],
     }
