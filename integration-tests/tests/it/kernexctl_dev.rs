@@ -56,4 +56,6 @@ async fn dev_stays_up_until_it_is_interrupted() {
     let ended = tokio::task::block_in_place(|| dev.wait_within(Duration::from_secs(30)));
     assert!(ended.expect("it ends").success(), "{}", dev.tail());
     assert!(data.exists(), "what was asked to be kept is kept");
+    let contexts = ctl.run(&["context", "list", "-o", "name"]);
+    assert_eq!(contexts.stdout, "", "no context of a port that is closed");
 }

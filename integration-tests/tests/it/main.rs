@@ -7,6 +7,7 @@ mod bundle_mistakes;
 mod bundles;
 mod cancelling;
 mod cli;
+mod cli_answers;
 mod configuration;
 mod control_plane;
 mod copy_database;
