@@ -89,6 +89,8 @@ reasons! {
     Finished = "FINISHED",
     /// No device of a deployment can go back.
     NothingToRollBack = "NOTHING_TO_ROLL_BACK",
+    /// It is the last admin token that works.
+    LastAdmin = "LAST_ADMIN",
     /// The events after a cursor are not kept, or the cursor is of another history.
     CursorGone = "CURSOR_GONE",
     /// A newer session took over.

@@ -20,14 +20,21 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Dispatch, Level, Subscriber, dispatcher};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt as _, registry::LookupSpan,
-    reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt as _,
 };
 
 pub use self::context::{current_traceparent, extract, inject, set_parent};
 
 /// How long [`TelemetryGuard::shutdown`] waits for a collector that does not answer.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What is logged where no filter has a level for everything.
+const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +103,8 @@ pub struct TelemetryGuard {
 #[derive(Clone)]
 pub struct LogFilter {
     default: String,
+    /// The level of filters that have none for everything.
+    level: LevelFilter,
     set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
 }
 
@@ -103,14 +112,16 @@ impl std::fmt::Debug for LogFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogFilter")
             .field("default", &self.default)
+            .field("level", &self.level)
             .finish_non_exhaustive()
     }
 }
 
 impl LogFilter {
-    /// Uses another filter from now on; `None` is the one the process was started with.
+    /// Uses another filter from now on; `None` is the one the process was started with. A filter
+    /// without a level for everything, such as `kernex_agent=debug`, keeps the one of the start.
     pub fn set(&self, text: Option<&str>) -> Result<(), TelemetryError> {
-        let filter = filter(text.unwrap_or(&self.default))?;
+        let filter = filter(text.unwrap_or(&self.default), self.level)?;
         // It fails only after the logs themselves are gone.
         let _ = (self.set)(filter);
         Ok(())
@@ -119,7 +130,7 @@ impl LogFilter {
 
 /// Whether a text is a filter for logs.
 pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
-    filter(text).map(drop)
+    filter(text, DEFAULT_LEVEL).map(drop)
 }
 
 impl TelemetryGuard {
@@ -154,16 +165,20 @@ impl TelemetryGuard {
 
 /// Sets logs up for the whole process, and traces when the environment asks for them.
 ///
-/// `RUST_LOG` wins over `default_filter`. With traces this must be called within a tokio runtime.
+/// `RUST_LOG` wins over `default_filter`, but for the level for everything when it has none. With
+/// traces this must be called within a tokio runtime.
 pub fn init(
     service: &'static str,
     default_filter: &str,
     format: LogFormat,
 ) -> Result<TelemetryGuard, TelemetryError> {
     let default = set("RUST_LOG").unwrap_or_else(|| default_filter.to_owned());
-    let (filter, handle) = reload::Layer::new(filter(&default)?);
+    let level = level(&default).or_else(|| level(default_filter));
+    let level = level.unwrap_or(DEFAULT_LEVEL);
+    let (filter, handle) = reload::Layer::new(filter(&default, level)?);
     let log_filter = LogFilter {
         default,
+        level,
         set: Arc::new(move |filter| handle.reload(filter).is_ok()),
     };
     let provider = if wanted(set) {
@@ -190,9 +205,19 @@ pub fn init(
     })
 }
 
-fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+/// The level for everything that a filter has, if it has one.
+fn level(filter: &str) -> Option<LevelFilter> {
+    let parts = filter.split(',').map(str::trim);
+    let levels = parts.filter(|part| !part.is_empty());
+    levels.filter_map(|part| part.parse().ok()).next_back()
+}
+
+/// Without a level for everything, a filter that names one target would silence all others, errors
+/// too. So it gets this one.
+fn filter(text: &str, level: LevelFilter) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder()
-        .parse(text)
+        // Of two levels for everything the later one counts.
+        .parse(format!("{level},{text}"))
         .map_err(|source| TelemetryError::Filter {
             filter: text.to_owned(),
             source,
@@ -272,24 +297,59 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named() {
-        let error = filter("info,=loud=").unwrap_err();
-        assert!(error.to_string().contains("`info,=loud=`"));
+        for bad in ["info,=loud=", "=loud=", "a=loud", "a b=info"] {
+            let error = filter(bad, DEFAULT_LEVEL).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{bad}`")), "{error}");
+            assert!(check_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_filter_without_a_level_for_everything_keeps_the_default_one() {
+        for (text, same_as) in [
+            ("", "warn"),
+            ("debug", "debug"),
+            ("off", "off"),
+            ("a=debug", "warn,a=debug"),
+            ("a=debug,b::c=off", "warn,a=debug,b::c=off"),
+            ("a=debug,error", "error,a=debug"),
+            ("error,a=debug", "error,a=debug"),
+            ("a", "warn,a=trace"),
+            ("[span]=debug", "warn,[span]=debug"),
+            ("off,a=debug", "off,a=debug"),
+        ] {
+            let plain = EnvFilter::builder().parse(same_as).unwrap();
+            let found = filter(text, LevelFilter::WARN).unwrap();
+            assert_eq!(found.to_string(), plain.to_string(), "{text}");
+        }
+        for (text, expected) in [
+            ("", None),
+            ("a=debug", None),
+            ("a", None),
+            ("info", Some(LevelFilter::INFO)),
+            ("a=debug, WARN", Some(LevelFilter::WARN)),
+            ("info,a=debug,off", Some(LevelFilter::OFF)),
+        ] {
+            assert_eq!(level(text), expected, "{text}");
+        }
     }
 
     #[test]
     fn what_is_logged_can_be_changed_and_changed_back() {
-        let (layer, handle) = reload::Layer::<_, Registry>::new(filter("warn").unwrap());
+        let (layer, handle) =
+            reload::Layer::<_, Registry>::new(super::filter("warn", DEFAULT_LEVEL).unwrap());
         let current = handle.clone();
         let _layer = layer;
         let filter = LogFilter {
             default: "warn".to_owned(),
+            level: LevelFilter::WARN,
             set: Arc::new(move |filter| handle.reload(filter).is_ok()),
         };
         let now = || current.with_current(ToString::to_string).unwrap();
         filter.set(Some("kernex_agent=trace")).unwrap();
-        assert_eq!(now(), "kernex_agent=trace");
+        assert_eq!(now(), "kernex_agent=trace,warn");
         assert!(filter.set(Some("=loud=")).is_err());
-        assert_eq!(now(), "kernex_agent=trace");
+        assert_eq!(now(), "kernex_agent=trace,warn");
         filter.set(None).unwrap();
         assert_eq!(now(), "warn");
     }
@@ -300,6 +360,7 @@ mod tests {
             provider: None,
             log_filter: LogFilter {
                 default: "info".to_owned(),
+                level: DEFAULT_LEVEL,
                 set: Arc::new(|_| true),
             },
         };

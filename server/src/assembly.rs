@@ -108,6 +108,11 @@ impl Assembly {
         self.serve(config, &api, listener, parts)
     }
 
+    /// Connections that are open now.
+    pub(crate) fn open_connections(&self) -> i64 {
+        self.metrics.edge.connections_open.get()
+    }
+
     fn serve(
         &self,
         config: &Config,

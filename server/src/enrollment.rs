@@ -27,6 +27,9 @@ pub enum EnrollmentError {
     /// A proof failed. The caller learns no more than that.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
+    /// The token works no more, and the caller has its secret. The text is the rest of a sentence.
+    #[error("the enrolment token {0}")]
+    TokenEnded(&'static str),
     /// The key was revoked, and the caller has proved to hold it.
     #[error("the key is revoked")]
     KeyRevoked {
@@ -52,6 +55,7 @@ pub async fn enroll(
     device.address = Some(address);
     let enrolled = store.enroll(device).await.map_err(|error| match error {
         BindKeyError::NotAuthenticated(why) => EnrollmentError::NotAuthenticated(why),
+        BindKeyError::TokenEnded(why) => EnrollmentError::TokenEnded(why),
         BindKeyError::KeyRevoked { cause, device_name } => {
             EnrollmentError::KeyRevoked { cause, device_name }
         }

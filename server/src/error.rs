@@ -23,7 +23,7 @@ mod tests;
 pub use self::{
     calls::{
         busy, call_too_slow, cursor_gone, defect, going_away, message_too_long, no_such_method,
-        role_needed, slow_reader, token_ended, token_limit, token_needed, transport,
+        not_ended, role_needed, slow_reader, token_ended, token_limit, token_needed, transport,
     },
     table::archive,
 };

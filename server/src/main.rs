@@ -5,6 +5,7 @@ mod allocator;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use kernex_proto::near::Stranger;
 use kernex_server::{
     AdminTokenFile, Config, Shutdown,
     config::{Cli, Command, strange_variables},
@@ -26,6 +27,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run_command(command: Command) -> anyhow::Result<()> {
+    if !matches!(
+        command,
+        Command::Serve(_) | Command::CheckConfig(_) | Command::Probe(_)
+    ) {
+        for stranger in strangers() {
+            eprintln!("warning: environment: {stranger}");
+        }
+    }
     match command {
         Command::Serve(options) => serve(Config::resolve(options)?).await,
         Command::Migrate(options) => kernex_server::migrate(&Config::resolve(options)?).await,
@@ -41,6 +50,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
             let config = Config::resolve(options)?;
             check_environment()?;
             print_valid(&config);
+            print_untried();
             Ok(())
         }
         Command::CopyDatabase { to, options } => {
@@ -52,10 +62,14 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// Variables of the environment that look like settings and are none.
+fn strangers() -> Vec<Stranger> {
+    strange_variables(std::env::vars_os().map(|(name, _)| name))
+}
+
 /// Refuses mistyped names of settings in the environment. They would have no effect.
 fn check_environment() -> anyhow::Result<()> {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let strangers = strange_variables(names);
+    let strangers = strangers();
     let (mistyped, others): (Vec<_>, Vec<_>) = strangers
         .iter()
         .partition(|stranger| stranger.meant.is_some());
@@ -76,6 +90,11 @@ fn print_valid(config: &Config) {
         config.data_dir.display(),
         config.network.listen
     );
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to what was asked")]
+fn print_untried() {
+    println!("Nothing was tried: neither the database nor the bundle store was opened.");
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to what was asked")]
@@ -114,6 +133,14 @@ fn print_admin_token(written: &AdminTokenFile, replaced: bool) {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = observe::init(config.log_format)?;
+    for Stranger { name, meant } in strangers() {
+        let meant = meant.as_deref();
+        tracing::warn!(
+            variable = name,
+            meant,
+            "no setting has the name of this variable"
+        );
+    }
     let listener = listener::bind(config.network.listen)?;
     let shutdown = Shutdown::new();
     let result = tokio::select! {

@@ -33,7 +33,7 @@ pub use self::{
     outbound::{Outbound, OutboundSender, outbound},
 };
 use self::{
-    decide::{Decision, Wake, decide, decide_ailing, leaving},
+    decide::{Decision, Wake, decide, decide_ailing, leaving, told_apart},
     handshake::HandshakeError,
     opening::log_refusal,
 };
@@ -137,6 +137,7 @@ impl Sessions {
                         });
                     }
                     let (away, verdict) = self.serve_messages(&mut inbound, &session, &span).await;
+                    let away = told_apart(away, connection.quiet_for());
                     self.closing(&session, of_status(away, verdict.as_ref()), &span)
                         .await;
                     verdict
@@ -335,7 +336,8 @@ impl Sessions {
 
     async fn close(&self, session: &SessionHandle, away: Away) {
         self.registry.remove(session.device, session.epoch);
-        tracing::info!(reason = %away.reason, detail = away.detail, "session closed");
+        let detail = (!away.detail.is_empty()).then_some(away.detail.as_str());
+        tracing::info!(reason = %away.reason, detail, "session closed");
         // A server that stops closes the rows of all its sessions in one go.
         if !self.draining.is_cancelled() {
             self.mark_closed(session.device, session.epoch, away).await;

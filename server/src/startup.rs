@@ -51,6 +51,11 @@ pub(crate) struct Foundation {
 pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     let lock = data_folder(&config.data_dir)?;
     sweep_private(&config.data_dir).context("cannot tidy the data folder")?;
+    // Before the database, which is made when it is not there: no half of an installation is left
+    // when bundles cannot be kept.
+    let blobs = Blobs::open(&config.bundle_store)
+        .await
+        .context("cannot use the bundle store")?;
     let clock = Clock::system();
     let store = database(config, clock.clone()).await?;
     store
@@ -58,9 +63,6 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
         .await
         .context("cannot bring the database to this version's schema")?;
     let cluster = store.cluster_id().await?;
-    let blobs = Blobs::open(&config.bundle_store)
-        .await
-        .context("cannot use the bundle store")?;
     let swept = blobs.sweep_temporary().await?;
     if swept > 0 {
         tracing::info!(swept, "unfinished uploads removed");

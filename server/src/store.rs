@@ -36,7 +36,9 @@ pub use read::audit::{AuditEntry, AuditFilter, AuditResult};
 pub use write::record_sightings::{Refusal, TokenUse};
 
 // Tokens of operators and for enrolment, and who enrols.
-pub use read::tokens::{EnrollmentTokenRow, KnownToken, OperatorTokenRow, Principal, Role};
+pub use read::tokens::{
+    EnrollmentTokenRow, KnownToken, OperatorTokenRow, Principal, Role, TokenEnd,
+};
 pub use write::{
     create_token::{AdminToken, NewEnrollmentToken, NewOperatorToken, OperatorToken},
     enroll::{BindKeyError, EnrollDevice, Enrolled},

@@ -90,7 +90,11 @@ pub async fn run(
     tokio::select! {
         () = finished => {}
         () = tokio::time::sleep(config.drain_deadline) => {
-            tracing::warn!(left = tasks.len(), "the drain deadline passed; dropping what is left");
+            tracing::warn!(
+                connections = server.open_connections(),
+                tasks = tasks.len(),
+                "the drain deadline passed; dropping what is left"
+            );
         }
         () = shutdown.hard.cancelled() => {}
     }

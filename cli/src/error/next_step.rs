@@ -34,6 +34,10 @@ pub(super) fn by_reason(reason: Reason) -> (Exit, &'static str) {
             Exit::NotFoundOrConflict,
             "See each device with `kernexctl deployment rollback ID --plan`; deploy a version you trust instead.",
         ),
+        Reason::LastAdmin => (
+            Exit::NotFoundOrConflict,
+            "Make another one first: `kernexctl token create NAME --role admin`.",
+        ),
         Reason::CursorGone => (
             Exit::NotFoundOrConflict,
             "Begin with what is kept, `--after 0`, or with what comes next, without `--after`.",

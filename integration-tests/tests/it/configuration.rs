@@ -24,6 +24,7 @@ async fn in_state(ctl: &Ctl<'_>, device: &str, state: &str, revision: u64) -> Va
 both_databases![
     a_configuration_reaches_the_devices_it_selects_and_stays,
     an_invalid_configuration_is_refused_and_the_previous_one_stays,
+    what_is_no_log_filter_is_refused_before_a_device_hears_of_it,
     an_offline_device_gets_its_configuration_when_it_comes_back,
 ];
 
@@ -90,19 +91,79 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
     );
 }
 
+async fn what_is_no_log_filter_is_refused_before_a_device_hears_of_it(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let agent = server.agent("edge-1").await;
+    let set = |log: &str| {
+        let words = ["config", "set", "all", "--to", "*", "--value", "A=1"];
+        ctl.run(&[&words[..], &["--log", log]].concat())
+    };
+    let first = set("kernex_agent=debug");
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    in_state(&ctl, "edge-1", "applied", 1).await;
+    for bad in ["=loud=", "info,=loud=", "kernex_agent=loud"] {
+        let refused = set(bad);
+        assert_eq!(refused.code, Some(2), "{bad}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("log") && refused.stderr.contains(bad),
+            "{}",
+            refused.stderr
+        );
+    }
+    let kept = in_state(&ctl, "edge-1", "applied", 1).await;
+    assert_eq!(kept["wanted"]["settings"]["log"], "kernex_agent=debug");
+    // A filter that names one target does not silence the others.
+    let narrow = set("some_other_crate=debug");
+    assert_eq!(narrow.code, Some(0), "{}", narrow.stderr);
+    in_state(&ctl, "edge-1", "applied", 2).await;
+    let since = agent.process().said();
+    let next = set("other=trace");
+    assert_eq!(next.code, Some(0), "{}", next.stderr);
+    in_state(&ctl, "edge-1", "applied", 3).await;
+    wait_for("the agent to log what it does", || async {
+        let log = agent
+            .process()
+            .has_said("took the configuration over", since);
+        seen(log, agent.process().log())
+    })
+    .await;
+}
+
 async fn an_invalid_configuration_is_refused_and_the_previous_one_stays(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);
-    let _agent = server.agent("edge-1").await;
-    let _ = ctl.ok(&["config", "set", "all", "--to", "*", "--value", "A=1"]);
+    let mut agent = server.agent("edge-1").await;
+    let first = [
+        "config",
+        "set",
+        "all",
+        "--to",
+        "*",
+        "--value",
+        "A=1",
+        "--silence",
+        "60s",
+    ];
+    let _ = ctl.ok(&first);
     in_state(&ctl, "edge-1", "applied", 1).await;
-    let _ = ctl.ok(&[
-        "config", "set", "all", "--to", "*", "--value", "A=2", "--log", "=loud=",
-    ]);
+    // Each of them is well, and both together are not: a silence has to be two heartbeats.
+    let second = [
+        "config",
+        "set",
+        "one",
+        "--device",
+        "edge-1",
+        "--value",
+        "A=2",
+        "--heartbeat",
+        "60s",
+    ];
+    let _ = ctl.ok(&second);
     let refused = in_state(&ctl, "edge-1", "refused", 2).await;
     assert!(
-        refused["refusal"].as_str().unwrap().contains("log"),
+        refused["refusal"].as_str().unwrap().contains("silence"),
         "{refused}"
     );
     assert_eq!(refused["active_revision"], 1);
@@ -110,6 +171,16 @@ async fn an_invalid_configuration_is_refused_and_the_previous_one_stays(database
     let bundle = operator.push_script("app", "1.0", script).await;
     let target = operator.deploy_and_finish(&bundle, "edge-1").await;
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    // Nor is it lost with a restart.
+    agent.kill();
+    operator.offline("edge-1").await;
+    agent.start_again();
+    operator.online("edge-1").await;
+    let bundle = operator.push_script("app", "2.0", script).await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    let kept = in_state(&ctl, "edge-1", "refused", 2).await;
+    assert_eq!(kept["active_revision"], 1, "{kept}");
 
     // The server refuses settings that no agent could apply.
     assert_eq!(

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kernex_integration_tests::{
-    Database, TestServer, both_databases,
+    Database, ServerOptions, TestServer, both_databases,
     process::Process,
     server::{command, free_port},
 };
@@ -238,6 +238,9 @@ fn bad_settings_are_reported_before_anything_else_happens() {
         (vec!["--listen", "nowhere"], "nowhere"),
         (vec!["--database-url", "mysql://x"], "postgres://"),
         (vec!["--no-such-flag"], "no-such-flag"),
+        (vec!["--bundle-store", "gs://b/x"], "gs://b/x"),
+        (vec!["--bundle-store", "file://x"], "write a folder"),
+        (vec!["--bundle-store", ""], "write a folder"),
     ] {
         for verb in ["serve", "check-config"] {
             let mut command = command(verb);
@@ -255,6 +258,55 @@ fn bad_settings_are_reported_before_anything_else_happens() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(!data.exists(), "check-config changes nothing");
+    let mut elsewhere = command("check-config");
+    elsewhere.args(["--database-url", "postgres://no-such-host.invalid/x"]);
+    let said = elsewhere.arg("--data-dir").arg(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.contains("Nothing was tried"), "{said}");
+}
+
+#[test]
+fn a_store_that_cannot_be_used_leaves_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let data = folder.path().join("data");
+    let mut serve = command("serve");
+    serve.arg("--data-dir").arg(&data);
+    serve.args(["--listen", "127.0.0.1:0"]);
+    serve.arg("--bundle-store").arg(file.join("bundles"));
+    let said = complaint(serve);
+    assert!(said.contains("bundle store"), "{said}");
+    assert!(!data.join("kernex.db").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_no_setting_is_named_at_the_start() {
+    let options = ServerOptions::default().env("KERNEX_LISTEM", "1");
+    let server = TestServer::start_with(Database::Sqlite, options).await;
+    let log = server.process().log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("KERNEX_LISTEM"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("KERNEX_LISTEN"),
+        "{lines:?}"
+    );
+    let others = log.lines().filter(|line| line.contains("no setting has"));
+    assert_eq!(others.count(), 1, "{log}");
+    // The short commands say it as well.
+    let folder = tempfile::tempdir().unwrap();
+    let mut migrate = command("migrate");
+    migrate.env("KERNEX_DATABASE_ULR", "postgres://x");
+    migrate.arg("--data-dir").arg(folder.path());
+    let output = migrate.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("warning:") && said.contains("KERNEX_DATABASE_URL"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

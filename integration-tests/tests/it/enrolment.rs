@@ -189,7 +189,15 @@ async fn a_revoked_token_lets_nobody_in(database: Database) {
         .await
         .unwrap();
     let refused = RawIdentity::enrol(&server, &text, server.new_key(), "edge-1").await;
-    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    // Whoever has its secret may know why.
+    assert!(
+        refused
+            .message()
+            .contains("the enrolment token was revoked"),
+        "{refused}"
+    );
 }
 
 async fn a_replace_token_gives_the_device_to_a_new_key(database: Database) {

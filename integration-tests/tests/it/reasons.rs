@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use kernex_integration_tests::{
-    Ctl, Database, Operator, ServerOptions, TestServer, both_databases, raw_agent::succeeded,
-    wait::LIMIT,
+    AgentOptions, Ctl, Database, Operator, Proxy, ServerOptions, TestServer, both_databases,
+    raw_agent::succeeded, wait::LIMIT,
 };
 use kernex_proto::v1::{
     AttemptState, AwayReason, CreateDeploymentRequest, Device, DeviceStatus, Event,
     PauseDeploymentRequest, Phase, Rollout, Schedule, Target, WaitReason, WatchEventsRequest,
     phase::Size,
 };
+use rustix::process::Signal;
 
 both_databases![
     a_device_that_is_away_says_since_when_and_why,
+    a_device_that_went_silent_is_told_from_one_that_left_and_one_that_was_cut,
     a_device_that_is_refused_says_why,
     a_waiting_target_says_what_it_waits_for,
     an_event_names_its_device_its_maker_and_its_reason,
@@ -49,11 +51,7 @@ async fn a_device_that_is_away_says_since_when_and_why(database: Database) {
     assert!(closed.away_since.is_some(), "{closed:?}");
     cut.kill();
     // The kernel closes the connection of a process that was killed.
-    let lost = operator.offline("cut").await;
-    assert!(
-        matches!(lost.away_reason(), AwayReason::Cut | AwayReason::Closed),
-        "{lost:?}"
-    );
+    away(&operator, "cut", AwayReason::Cut).await;
     let ctl = Ctl::on(&server);
     let shown = ctl.ok(&["device", "get", "left"]);
     assert!(
@@ -74,6 +72,48 @@ async fn a_device_that_is_away_says_since_when_and_why(database: Database) {
     away(&server.operator(), "stays", AwayReason::ServerGone).await;
     // Reasons from before the power cut are still known.
     away(&server.operator(), "left", AwayReason::Closed).await;
+}
+
+async fn a_device_that_went_silent_is_told_from_one_that_left_and_one_that_was_cut(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let cable = Proxy::to(server.port()).await;
+    let router = Proxy::to(server.port()).await;
+    let mut frozen = server.agent("frozen").await;
+    let through = |name, proxy| server.agent_with(AgentOptions::named(name).through(proxy));
+    let _unplugged = through("unplugged", &cable).await;
+    let _reset = through("reset", &router).await;
+    let mut killed = server.agent("killed").await;
+    let mut stopped = server.agent("stopped").await;
+    for name in ["frozen", "unplugged", "reset", "killed", "stopped"] {
+        operator.online(name).await;
+    }
+
+    // Its kernel goes on to take bytes, and nobody answers.
+    frozen.signal(Signal::STOP);
+    // Nothing passes, and nobody says that the connection is over.
+    cable.stall();
+    router.cut();
+    killed.kill();
+    stopped.stop();
+    away(&operator, "reset", AwayReason::Cut).await;
+    away(&operator, "killed", AwayReason::Cut).await;
+    away(&operator, "stopped", AwayReason::Closed).await;
+    let silent = away(&operator, "frozen", AwayReason::Silent).await;
+    assert!(silent.away_since.is_some(), "{silent:?}");
+    away(&operator, "unplugged", AwayReason::Silent).await;
+    let ctl = Ctl::on(&server);
+    let shown = ctl.ok(&["device", "get", "frozen"]);
+    assert!(shown.contains("nothing was heard of it"), "{shown}");
+
+    frozen.signal(Signal::CONT);
+    cable.heal();
+    router.heal();
+    for name in ["frozen", "unplugged", "reset"] {
+        operator.online(name).await;
+    }
 }
 
 async fn a_device_that_is_refused_says_why(database: Database) {

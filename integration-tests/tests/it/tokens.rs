@@ -10,6 +10,9 @@ both_databases![
     a_token_is_made_used_seen_and_revoked_from_the_shell,
     a_name_has_one_working_token_and_some_names_are_reserved,
     the_audit_tells_who_did_what_from_where_and_who_was_refused,
+    the_audit_of_a_thing_is_found_by_its_name,
+    the_last_admin_token_that_works_cannot_be_revoked,
+    who_has_the_secret_of_a_token_that_ended_learns_how_it_ended,
     the_admin_token_command_says_what_it_did_and_can_replace_the_first,
 ];
 
@@ -185,6 +188,124 @@ async fn the_audit_tells_who_did_what_from_where_and_who_was_refused(database: D
     let viewer = make(&ctl, "other", "operator");
     let refused = with_token(&server, &ctl, &viewer, &["audit", "list"]);
     assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+}
+
+async fn the_audit_of_a_thing_is_found_by_its_name(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let operator = server.operator();
+    server.raw_device("edge-1").await;
+    server.raw_device("edge-2").await;
+    operator.label("edge-1", &[("site", "berlin")]).await;
+    operator.push_script("app", "1.0", "true").await;
+    let _ = ctl.ok(&["config", "set", "all", "--to", "*", "--value", "A=1"]);
+    let order = [
+        "deploy", "app:1.0", "--device", "edge-1", "--name", "nightly",
+    ];
+    let _ = ctl.ok(&order);
+    make(&ctl, "ci", "viewer");
+    let _ = ctl.ok(&["token", "revoke", "ci", "--yes"]);
+    make(&ctl, "ci", "viewer");
+    let _ = ctl.ok(&["device", "delete", "edge-2", "--yes"]);
+
+    let methods = |on: &str| {
+        let entries = ctl.json(&["audit", "list", "--on", on]);
+        let entries = entries.as_array().expect("a list").clone();
+        let methods = entries.iter().filter_map(|entry| entry["method"].as_str());
+        methods.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (name, expected) in [
+        ("edge-1", &["UpdateDeviceLabels", "Enroll"][..]),
+        // A device that is gone keeps its history.
+        ("edge-2", &["DeleteDevice", "Enroll"]),
+        ("nightly", &["CreateDeployment"]),
+        (
+            "ci",
+            &[
+                "CreateOperatorToken",
+                "RevokeOperatorToken",
+                "CreateOperatorToken",
+            ],
+        ),
+        ("admin", &["FirstStart"]),
+        ("all", &["SetConfiguration"]),
+        ("nobody", &[]),
+    ] {
+        assert_eq!(methods(name), expected, "{name}");
+    }
+    let id = operator.device("edge-1").await.id;
+    assert_eq!(methods(&id), methods("edge-1"));
+    assert_eq!(methods(&id.to_uppercase()), methods("edge-1"));
+}
+
+async fn the_last_admin_token_that_works_cannot_be_revoked(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    make(&ctl, "helper", "operator");
+    let refused = ctl.run(&["token", "revoke", "admin", "--yes"]);
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    for part in ["last admin token", "token create", "admin-token --replace"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    // Neither a token that has expired nor one that was revoked is another one.
+    let gone = make(&ctl, "gone", "admin");
+    let _ = ctl.ok(&["token", "revoke", "gone", "--yes"]);
+    let short = [
+        "token", "create", "short", "--role", "admin", "--ttl", "1s", "-o", "name",
+    ];
+    let short = ctl.ok(&short).trim().to_owned();
+    wait_for("a token of a second to expire", || async {
+        let used = with_token(&server, &ctl, &short, &["device", "list"]);
+        seen(used.code == Some(4), used)
+    })
+    .await;
+    let refused = ctl.run(&["token", "revoke", "admin", "--yes"]);
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    let used = with_token(&server, &ctl, &gone, &["device", "list"]);
+    assert_eq!(used.code, Some(4), "{}", used.stderr);
+
+    let other = make(&ctl, "other", "admin");
+    let _ = ctl.ok(&["token", "revoke", "admin", "--yes"]);
+    let refused = with_token(
+        &server,
+        &ctl,
+        &other,
+        &["token", "revoke", "other", "--yes"],
+    );
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    let used = with_token(&server, &ctl, &other, &["token", "list"]);
+    assert_eq!(used.code, Some(0), "{}", used.stderr);
+}
+
+async fn who_has_the_secret_of_a_token_that_ended_learns_how_it_ended(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let revoked = make(&ctl, "ci", "viewer");
+    let _ = ctl.ok(&["token", "revoke", "ci", "--yes"]);
+    let short = [
+        "token", "create", "brief", "--role", "viewer", "--ttl", "1s", "-o", "name",
+    ];
+    let expired = ctl.ok(&short).trim().to_owned();
+    let (unknown, _) = kernex_server::api::access::operator_token();
+    wait_for("a token of a second to expire", || async {
+        let used = with_token(&server, &ctl, &expired, &["device", "list"]);
+        seen(used.code == Some(4), used)
+    })
+    .await;
+    for (token, said, unsaid) in [
+        (
+            &revoked,
+            "the operator token `ci` was revoked at",
+            "expired",
+        ),
+        (&expired, "the operator token `brief` expired at", "revoked"),
+        (&unknown, "not authenticated", "operator token"),
+    ] {
+        let refused = with_token(&server, &ctl, token, &["device", "list"]);
+        assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        assert!(!refused.stderr.contains(unsaid), "{}", refused.stderr);
+    }
 }
 
 async fn the_admin_token_command_says_what_it_did_and_can_replace_the_first(database: Database) {

@@ -63,7 +63,9 @@ impl AgentService for Agents {
         .await;
         match &enrolled {
             Ok(_) => connection.mark_known(),
-            Err(EnrollmentError::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),
+            Err(EnrollmentError::NotAuthenticated(_) | EnrollmentError::TokenEnded(_)) => {
+                connection.failed(Credential::Enrolment);
+            }
             Err(_) => {}
         }
         Ok(Response::new(enrolled?))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kernex_proto::{
     ids::check_name,
+    telemetry::check_filter,
     v1::{
         self, DeleteConfigurationRequest, DeleteConfigurationResponse,
         GetDeviceConfigurationRequest, GetDeviceConfigurationResponse, ListConfigurationsRequest,
@@ -14,7 +15,11 @@ use kernex_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, wire::configuration::scope};
-use crate::{domain::configuration::check_values, edge::auth::caller, error::invalid};
+use crate::{
+    domain::configuration::check_values,
+    edge::auth::caller,
+    error::{chain, invalid},
+};
 
 #[derive(Debug)]
 pub struct Configurations(pub(super) Arc<Api>);
@@ -30,6 +35,10 @@ impl ConfigurationService for Configurations {
         check_name("configuration name", &wanted.name)
             .map_err(|error| invalid("configuration.name", error.to_string()))?;
         check_values(wanted.values.iter()).map_err(|why| invalid("configuration.values", why))?;
+        if let Some(log) = wanted.settings.as_ref().and_then(|all| all.log.as_deref()) {
+            check_filter(log)
+                .map_err(|error| invalid("configuration.settings.log", chain(&error)))?;
+        }
         let scope = scope(wanted.scope)?;
         let configure = v1::Configure {
             revision: 0,

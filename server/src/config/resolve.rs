@@ -66,6 +66,12 @@ impl Config {
             config.database_url = url;
         }
         if let Some(store) = values.bundle_store {
+            parse(
+                "--bundle-store",
+                &store,
+                place,
+                "write a folder; other stores are not built into this kernex-server",
+            )?;
             config.bundle_store = store;
         }
         if let Some(text) = values.max_bundle_size {
@@ -244,6 +250,14 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse()
         .ok()
         .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// A folder. No other kind of store is built in.
+fn place(text: &str) -> Option<()> {
+    match text.split_once("://") {
+        None => (!text.is_empty()).then_some(()),
+        Some((scheme, folder)) => (scheme == "file" && folder.starts_with('/')).then_some(()),
+    }
 }
 
 fn host(text: &str) -> Option<()> {

@@ -64,7 +64,7 @@ fn over(later: &AgentSettings, earlier: &AgentSettings) -> AgentSettings {
 }
 
 /// Checks values. The error says why they cannot be stored. Agents check settings, because a newer
-/// agent may allow more.
+/// agent may allow more; only what is no log filter is refused by the server already.
 pub fn check_values<'a>(
     values: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
 ) -> Result<(), String> {

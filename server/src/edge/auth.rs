@@ -29,9 +29,9 @@ pub use self::{
 };
 use crate::{
     edge::connections::{ConnectionHandle, Credential},
-    error::{no_such_method, role_needed, token_needed, unauthenticated},
+    error::{no_such_method, role_needed, token_ended, token_needed, unauthenticated},
     revocations::Revocable,
-    store::{AuditResult, KnownToken, Principal, Role, Store, StoreError},
+    store::{AuditResult, KnownToken, Principal, Role, Store, StoreError, TokenEnd},
 };
 
 /// How long the answer about a token is trusted. A revocation ends it at once. This limit is for
@@ -65,8 +65,8 @@ impl std::fmt::Debug for Authenticator {
 /// An operator who may call, and for how long.
 type Authorised = (Principal, Lease);
 
-/// The token does not work. Says whose it was, if it ever worked.
-struct Unknown(Option<Principal>);
+/// The token does not work. Says whose it was and how it ended, if it ever worked.
+struct Unknown(Option<(Principal, TokenEnd)>);
 
 impl Authenticator {
     /// Looks tokens up in `store`. With `open_reflection` everybody may ask for the schema.
@@ -103,7 +103,9 @@ impl Authenticator {
                 Some(principal) => principal,
                 None => match self.store.find_token(hash).await? {
                     Some(KnownToken::Works(principal)) => principal,
-                    Some(KnownToken::Ended(principal)) => return Ok(Err(Unknown(Some(principal)))),
+                    Some(KnownToken::Ended(principal, end)) => {
+                        return Ok(Err(Unknown(Some((principal, end)))));
+                    }
                     None => return Ok(Err(Unknown(None))),
                 },
             };
@@ -187,8 +189,15 @@ impl Authenticator {
         };
         let authorised = found.map_err(|Unknown(who)| {
             connection.failed(Credential::Bearer);
-            refused(who.as_ref(), AuditResult::Unauthenticated);
-            unauthenticated()
+            let whose = who.as_ref().map(|(principal, _)| principal);
+            refused(whose, AuditResult::Unauthenticated);
+            match who {
+                // Its secret was right, so its holder may know.
+                Some((principal, end)) => {
+                    token_ended(&format!("the operator token `{}` {end}", principal.name))
+                }
+                None => unauthenticated(),
+            }
         })?;
         connection.mark_known();
         let principal = &authorised.0;

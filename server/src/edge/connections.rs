@@ -56,6 +56,11 @@ const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
 /// Longest time of an enrolment. The reading of its request counts.
 const ENROLL_LIMIT: Duration = Duration::from_secs(10);
 
+/// A connection over which nothing has come for so long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// A connection whose ping is not answered within this time is ended.
+pub(crate) const PING_LIMIT: Duration = Duration::from_secs(10);
+
 /// The open connections. A task serves each of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections<S> {
@@ -171,8 +176,8 @@ where
 fn protocol(executor: Executor) -> http2::Builder<Executor> {
     let mut http = http2::Builder::new(executor);
     http.timer(CoalescingTimer::default())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_LIMIT)
         // An agent needs two streams and an operator a few. A service that multiplexes many calls
         // gets by with this.
         .max_concurrent_streams(256)

@@ -42,7 +42,8 @@ pub fn token_needed() -> Status {
     )
 }
 
-/// The token was expired or revoked while the call went on.
+/// The token was revoked or has expired, before the call or while it went on. Whoever brought it
+/// has its secret.
 #[must_use]
 pub fn token_ended(why: &str) -> Status {
     status(Code::Unauthenticated, Reason::Unauthenticated, why)
@@ -98,6 +99,12 @@ pub fn call_too_slow() -> Status {
 #[must_use]
 pub fn transport(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
     Status::from_error(error.into())
+}
+
+/// The connection below a call ended, and its caller had not finished what it sends.
+#[must_use]
+pub fn not_ended() -> Status {
+    Status::unavailable("the connection ended before the request did")
 }
 
 /// A defect that only our own code can cause. `what` names it.

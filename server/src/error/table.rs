@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::{
     RETRY, busy, chain, going_away, internal, invalid, malformed, retry_later, revoked, status,
-    unauthenticated,
+    token_ended, unauthenticated,
 };
 use crate::{
     api::bundles::upload::error::UploadError,
@@ -92,7 +92,8 @@ impl From<StoreError> for Status {
             StoreError::RequestIdReused => {
                 status(Code::InvalidArgument, Reason::RequestIdReused, text)
             }
-            StoreError::Db(_) => internal(&error),
+            StoreError::LastAdmin(_) => status(Code::FailedPrecondition, Reason::LastAdmin, text),
+            StoreError::NewerSchema(_) | StoreError::Db(_) => internal(&error),
         }
     }
 }
@@ -135,6 +136,9 @@ impl From<EnrollmentError> for Status {
                 );
                 revoked(cause, &device_name)
             }
+            EnrollmentError::TokenEnded(why) => token_ended(&format!(
+                "the enrolment token {why}; make another one with `kernexctl enrollment create`"
+            )),
             EnrollmentError::NameTaken(_) => status(
                 Code::AlreadyExists,
                 Reason::AlreadyExists,

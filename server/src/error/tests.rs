@@ -81,6 +81,16 @@ fn the_table_of_store_errors() {
             Reason::InvalidArgument,
         ),
         (
+            StoreError::LastAdmin(id()),
+            Code::FailedPrecondition,
+            Reason::LastAdmin,
+        ),
+        (
+            StoreError::NewerSchema(id()),
+            Code::Internal,
+            Reason::Internal,
+        ),
+        (
             StoreError::NoTargets,
             Code::InvalidArgument,
             Reason::NoTargets,

@@ -15,6 +15,7 @@ use super::handshake::undecodable;
 use crate::{
     delivery::registry::EndReason,
     domain::device::away::AwayReason,
+    edge::connections::PING_LIMIT,
     error::{malformed, silent},
     store::ReportEvent,
 };
@@ -103,6 +104,19 @@ pub(super) fn leaving(wake: &Wake) -> AwayReason {
         Wake::Silent => AwayReason::Silent,
         // A message only ends a session when it makes no sense.
         Wake::Message(_) => AwayReason::Malformed,
+    }
+}
+
+/// Why the device is away, once it is known for how long nothing had come over its connection.
+///
+/// A connection breaks at the moment that its peer or the network says so. This server ends one by
+/// itself when a ping is not answered, and that is after a silence. A third heartbeat need not be
+/// overdue by then.
+pub(super) fn told_apart(reason: AwayReason, quiet: Duration) -> AwayReason {
+    match reason {
+        // Half of it, because tasks of a busy server are late.
+        AwayReason::Cut if quiet >= PING_LIMIT / 2 => AwayReason::Silent,
+        reason => reason,
     }
 }
 
@@ -341,6 +355,24 @@ mod tests {
             code(&decide_ailing(Wake::Ended(EndReason::Replaced))),
             Some(Code::Aborted)
         );
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_told_from_a_device_that_went_silent() {
+        let (at_once, ping) = (Duration::from_secs(1), PING_LIMIT);
+        for (reason, quiet, expected) in [
+            (AwayReason::Cut, at_once, AwayReason::Cut),
+            (AwayReason::Cut, ping, AwayReason::Silent),
+            (AwayReason::Cut, 3 * ping, AwayReason::Silent),
+            (AwayReason::Closed, 3 * ping, AwayReason::Closed),
+            (AwayReason::Drained, 3 * ping, AwayReason::Drained),
+            (AwayReason::Silent, at_once, AwayReason::Silent),
+        ] {
+            let found = told_apart(reason, quiet);
+            assert_eq!(found, expected, "{reason} after {quiet:?}");
+        }
+        let unfinished = crate::error::not_ended();
+        assert_eq!(leaving(&Wake::Broken(unfinished)), AwayReason::Cut);
     }
 
     #[test]

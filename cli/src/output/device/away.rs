@@ -13,7 +13,7 @@ pub(super) fn sentence(
         "" => return None,
         "closed" => "its agent ended the session, as when it stops",
         "cut" => "the connection broke",
-        "silent" => "nothing was heard of it for three heartbeats",
+        "silent" => "nothing was heard of it: no heartbeat, or no answer to a ping",
         "drained" => "the server it was connected to stopped",
         "server_gone" => "the server it was connected to died",
         "replaced" => "a newer session of it took over, and did not last",
@@ -47,7 +47,7 @@ mod tests {
         let said = |reason, detail, since| sentence(reason, detail, since, now);
         assert_eq!(said("", "", None), None);
         let silent = said("silent", "", Some(Time::at(820)));
-        let expected = "3m ago: nothing was heard of it for three heartbeats";
+        let expected = "3m ago: nothing was heard of it: no heartbeat, or no answer to a ping";
         assert_eq!(silent.as_deref(), Some(expected));
         let refused = said("refused", "protocol too old", Some(Time::at(940)));
         let expected = "1m ago: it was refused: protocol too old";

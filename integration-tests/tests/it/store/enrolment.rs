@@ -42,7 +42,7 @@ async fn the_same_key_gets_the_same_device_and_uses_up_no_token(database: Databa
         .enroll(enrolment(id, "edge-2", b"another key"))
         .await;
     assert!(
-        matches!(second, Err(BindKeyError::NotAuthenticated(_))),
+        matches!(second, Err(BindKeyError::TokenEnded("is used up"))),
         "{second:?}"
     );
     let device = fixture.view.get_device("edge-1").await.unwrap();
@@ -86,7 +86,7 @@ async fn tokens_that_are_wrong_revoked_or_expired_let_nobody_in(database: Databa
     fixture.clock.advance(HOUR * 2);
     assert!(matches!(
         fixture.store.enroll(enrolment(id, "c", b"c")).await,
-        Err(BindKeyError::NotAuthenticated(_))
+        Err(BindKeyError::TokenEnded("has expired"))
     ));
     let id = fixture.token(token(9)).await;
     fixture
@@ -96,7 +96,7 @@ async fn tokens_that_are_wrong_revoked_or_expired_let_nobody_in(database: Databa
         .unwrap();
     assert!(matches!(
         fixture.store.enroll(enrolment(id, "d", b"d")).await,
-        Err(BindKeyError::NotAuthenticated(_))
+        Err(BindKeyError::TokenEnded("was revoked"))
     ));
     assert!(
         fixture

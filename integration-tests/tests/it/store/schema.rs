@@ -6,12 +6,17 @@ use kernex_server::{
     clock::Clock,
     store::{Store, StoreError},
 };
-use sea_orm_migration::{MigratorTrait, sea_orm::Database as Db};
+use sea_orm_migration::{
+    MigratorTrait,
+    sea_orm::{ActiveValue::Set, Database as Db, EntityTrait as _},
+    seaql_migrations,
+};
 
 use super::fixture::Fixture;
 
 both_databases![
     every_change_can_be_reverted_and_made_again,
+    a_database_of_a_newer_version_is_refused_in_one_sentence,
     a_database_that_is_gone_is_unavailable,
 ];
 
@@ -25,6 +30,33 @@ async fn every_change_can_be_reverted_and_made_again(database: Database) {
     Migrator::down(&db, None).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     db.close().await.unwrap();
+}
+
+async fn a_database_of_a_newer_version_is_refused_in_one_sentence(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let applied = |version: &str| seaql_migrations::ActiveModel {
+        version: Set(version.to_owned()),
+        applied_at: Set(1),
+    };
+    let db = Db::connect(&fixture.url).await.unwrap();
+    for version in ["m20990101_000001_x", "m20990102_000001_y"] {
+        let row = applied(version);
+        seaql_migrations::Entity::insert(row)
+            .exec(&db)
+            .await
+            .unwrap();
+    }
+    db.close().await.unwrap();
+    for _ in 0..2 {
+        let refused = fixture.store.migrate().await.unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::NewerSchema(newest) if newest == "m20990102_000001_y"),
+            "{refused:?}"
+        );
+        let said = refused.to_string();
+        assert!(said.contains("newer kernex-server"), "{said}");
+        assert!(said.contains("docs/upgrade.md"), "{said}");
+    }
 }
 
 async fn a_database_that_is_gone_is_unavailable(database: Database) {

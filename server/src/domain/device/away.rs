@@ -7,7 +7,8 @@ named_enum! {
         Closed = "closed",
         /// The connection broke.
         Cut = "cut",
-        /// Nothing was heard of it for three heartbeats.
+        /// Nothing was heard of it: three heartbeats did not come, or a ping of its connection was
+        /// not answered.
         Silent = "silent",
         /// The server it was connected to stopped, and told it to come back.
         Drained = "drained",

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tonic::Status;
 
 use super::handle::{ConnectionHandle, OpenCall};
-use crate::error::{message_too_long, transport};
+use crate::error::{message_too_long, not_ended, transport};
 
 /// Largest message of a stranger: a Hello that lists many attempts.
 pub(super) const STRANGER_MESSAGE: u32 = 256 * 1024;
@@ -66,7 +66,16 @@ impl Body for Inbound {
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(transport(error)))),
-            None => return Poll::Ready(None),
+            None if self.body.is_end_stream() => return Poll::Ready(None),
+            // hyper also says so when a connection ends whose ping was not answered, and when the
+            // peer resets the stream without an error. It says it again then. Any other answer
+            // means that the peer had ended the stream before the connection broke.
+            None => {
+                return Poll::Ready(match Pin::new(&mut self.body).poll_frame(context) {
+                    Poll::Ready(None) => Some(Err(not_ended())),
+                    Poll::Ready(Some(_)) | Poll::Pending => None,
+                });
+            }
         };
         if let (Some(limit), Some(data)) = (&mut self.limit, frame.data_ref()) {
             if limit.is_over() {

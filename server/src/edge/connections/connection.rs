@@ -106,6 +106,9 @@ impl AsyncRead for Connection {
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
         };
         self.count_read(buf.filled().len() - before);
+        if read.is_ready() {
+            self.presence.handle().note_read();
+        }
         read
     }
 }

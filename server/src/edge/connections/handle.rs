@@ -4,11 +4,14 @@ use std::{
     future::poll_fn,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU16, Ordering::SeqCst},
+        Arc, LazyLock, OnceLock,
+        atomic::{
+            AtomicU8, AtomicU16, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::task::AtomicWaker;
@@ -33,6 +36,9 @@ const INSIDE: u8 = 2;
 const FAILED: u8 = 4;
 /// Flag: it is no longer counted among the strangers.
 const LEFT: u8 = 8;
+
+/// Connections count the seconds from here, because a handle has no room for an [`Instant`].
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Watches over the strangers. Each has a number.
 pub(super) trait Watch: std::fmt::Debug + Send + Sync {
@@ -60,6 +66,8 @@ struct Shared {
     flags: AtomicU8,
     watches: AtomicU8,
     calls: AtomicU16,
+    /// Seconds from [`START`] until something was last read.
+    read_at: AtomicU32,
     /// The watch over the strangers, and its number there.
     stranger: OnceLock<(Arc<dyn Watch>, u64)>,
 }
@@ -93,6 +101,19 @@ impl ConnectionHandle {
                 .map_or(Poll::Pending, |why| Poll::Ready(*why))
         })
         .await
+    }
+
+    /// Bytes came, or the end of the connection.
+    pub(super) fn note_read(&self) {
+        let seconds = START.elapsed().as_secs();
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        self.0.read_at.store(seconds, Relaxed);
+    }
+
+    /// For how long nothing has come, not even the end of the connection; up to a second more.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        let read_at = Duration::from_secs(self.0.read_at.load(Relaxed).into());
+        START.elapsed().saturating_sub(read_at)
     }
 
     fn has(&self, flag: u8) -> bool {

@@ -91,6 +91,16 @@ pub enum StoreError {
     /// The request id came before, with another request.
     #[error("this request id was used for another request")]
     RequestIdReused,
+    /// No other admin token works, and without one nobody could make tokens.
+    #[error(
+        "the operator token `{0}` is the last admin token that works; make another one first (`kernexctl token create NAME --role admin`), or replace it on the server's machine with `kernex-server admin-token --replace`"
+    )]
+    LastAdmin(String),
+    /// The schema has a change that this version does not know.
+    #[error(
+        "a newer kernex-server has used this database: its change `{0}` is not known to this version; start a kernex-server that is at least as new, or restore the backup from before the upgrade (docs/upgrade.md)"
+    )]
+    NewerSchema(String),
     /// The database failed in a way that does not pass.
     #[error("the database failed")]
     Db(#[source] sea_orm::DbErr),

@@ -1,5 +1,7 @@
 //! The audit: who changed what, and who was refused.
 
+use std::collections::BTreeSet;
+
 use kernex_proto::ids::TokenId;
 use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
@@ -11,12 +13,16 @@ use crate::{
         db::{
             error::Result,
             page::{Page, Paged},
+            sizes::padded,
             values::{clean, named, unsigned},
         },
-        entity::audit,
+        entity::{audit, deployment, device, device_key, operator_token},
         read::scope::View,
     },
 };
+
+/// Most tokens, and most revoked keys, of one name whose entries are found by it.
+const MOST_ALIKE: u64 = 1_000;
 
 named_enum! {
     /// What came of a call.
@@ -58,7 +64,7 @@ pub struct AuditFilter {
     /// Name on the caller's token.
     pub principal: String,
     pub method: String,
-    /// What it was about, by id or name.
+    /// What it was about, by id or name; see [`View::list_audit`].
     pub subject: String,
     pub token: Option<TokenId>,
     /// Exactly as entries show it.
@@ -71,7 +77,8 @@ pub struct AuditFilter {
 }
 
 impl View {
-    /// Entries of the audit, newest first.
+    /// Entries of the audit, newest first. A subject that is a name is also the device, the
+    /// deployment and the operator tokens of that name, which entries have by id.
     pub async fn list_audit(&self, filter: &AuditFilter, page: Page) -> Result<Paged<AuditEntry>> {
         let mut query = self
             .rows::<audit::Entity>()
@@ -80,12 +87,15 @@ impl View {
         for (column, wanted) in [
             (audit::Column::Principal, &filter.principal),
             (audit::Column::Method, &filter.method),
-            (audit::Column::Subject, &filter.subject),
             (audit::Column::Address, &filter.address),
         ] {
             if !wanted.is_empty() {
                 query = query.filter(column.eq(clean(wanted)));
             }
+        }
+        if !filter.subject.is_empty() {
+            let subjects = padded(self.subjects(&filter.subject).await?);
+            query = query.filter(audit::Column::Subject.is_in(subjects));
         }
         if let Some(token) = filter.token {
             query = query.filter(audit::Column::TokenId.eq(token.0));
@@ -111,6 +121,48 @@ impl View {
             items: items.collect::<Result<_>>()?,
             next: paged.next,
         })
+    }
+}
+
+impl View {
+    /// The subjects that a name may stand for: itself, and the ids of devices, deployments and
+    /// operator tokens that have it or had it. The name of a deleted device is known for as long as
+    /// its revoked key is kept.
+    async fn subjects(&self, id_or_name: &str) -> Result<Vec<String>> {
+        if let Ok(id) = Uuid::try_parse(id_or_name) {
+            return Ok(vec![id.to_string()]);
+        }
+        let name = clean(id_or_name);
+        let devices = self
+            .rows::<device::Entity>()
+            .filter(device::Column::Name.eq(&name))
+            .all(self.reader())
+            .await?;
+        let keys = self
+            .rows::<device_key::Entity>()
+            .filter(device_key::Column::DeviceName.eq(&name))
+            .limit(MOST_ALIKE)
+            .all(self.reader())
+            .await?;
+        let deployments = self
+            .rows::<deployment::Entity>()
+            .filter(deployment::Column::Name.eq(&name))
+            .all(self.reader())
+            .await?;
+        let tokens = self
+            .rows::<operator_token::Entity>()
+            .filter(operator_token::Column::Name.eq(&name))
+            .order_by_desc(operator_token::Column::Id)
+            .limit(MOST_ALIKE)
+            .all(self.reader())
+            .await?;
+        let ids = (devices.into_iter().map(|row| row.id.uuid()))
+            .chain(keys.into_iter().map(|row| row.device_id.uuid()))
+            .chain(deployments.into_iter().map(|row| row.id.uuid()))
+            .chain(tokens.into_iter().map(|row| row.id.uuid()));
+        let ids: BTreeSet<Uuid> = ids.collect();
+        let ids = ids.into_iter().map(|id| id.to_string());
+        Ok([name].into_iter().chain(ids).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operator tokens and enrolment tokens. Rows have only hashes of their secrets.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use kernex_proto::ids::{Digest, TokenId};
 use sea_orm::{
@@ -59,8 +59,25 @@ impl Principal {
 pub enum KnownToken {
     /// It works.
     Works(Principal),
-    /// It has expired or was revoked.
-    Ended(Principal),
+    /// It works no more.
+    Ended(Principal, TokenEnd),
+}
+
+/// How an operator token ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenEnd {
+    Revoked(Timestamp),
+    Expired(Timestamp),
+}
+
+/// The rest of a sentence.
+impl fmt::Display for TokenEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked(at) => write!(f, "was revoked at {}", at.to_proto()),
+            Self::Expired(at) => write!(f, "expired at {}", at.to_proto()),
+        }
+    }
 }
 
 /// An operator token without its secret.
@@ -105,7 +122,7 @@ impl Store {
     pub async fn find_principal(&self, hash: Digest) -> Result<Option<Principal>> {
         Ok(match self.find_token(hash).await? {
             Some(KnownToken::Works(principal)) => Some(principal),
-            Some(KnownToken::Ended(_)) | None => None,
+            Some(KnownToken::Ended(..)) | None => None,
         })
     }
 
@@ -118,16 +135,20 @@ impl Store {
         let Some(row) = row else {
             return Ok(None);
         };
-        let works = row.revoked_at.is_none() && row.expires_at > self.steady_now().0;
+        let end = match row.revoked_at {
+            Some(at) => Some(TokenEnd::Revoked(Timestamp(at))),
+            None if row.expires_at > self.steady_now().0 => None,
+            None => Some(TokenEnd::Expired(Timestamp(row.expires_at))),
+        };
         let principal = Principal {
             token_id: row.id.0,
             role: named("role", &row.role, Role::parse)?,
             name: row.name,
             expires_at: Timestamp(row.expires_at),
         };
-        Ok(Some(match works {
-            true => KnownToken::Works(principal),
-            false => KnownToken::Ended(principal),
+        Ok(Some(match end {
+            None => KnownToken::Works(principal),
+            Some(end) => KnownToken::Ended(principal, end),
         }))
     }
 

@@ -72,6 +72,10 @@ pub enum BindKeyError {
     /// failed.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
+    /// The token works no more. The caller has its secret, so it may know. The text is the rest of
+    /// a sentence.
+    #[error("the enrolment token {0}")]
+    TokenEnded(&'static str),
     /// The key was revoked. The caller has proved to hold it, so it may know.
     #[error("the key is revoked: its device `{device_name}` was {because}", because = .cause.as_str())]
     KeyRevoked {
@@ -125,16 +129,16 @@ async fn decide_enrolment(tx: &Deciding, new: &EnrollDevice) -> Decision {
         return Err(BindKeyError::NotAuthenticated("wrong secret"));
     }
     if token.revoked_at.is_some() {
-        return Err(BindKeyError::NotAuthenticated("the token is revoked"));
+        return Err(BindKeyError::TokenEnded("was revoked"));
     }
     if token.expires_at <= tx.now.0 {
-        return Err(BindKeyError::NotAuthenticated("the token has expired"));
+        return Err(BindKeyError::TokenEnded("has expired"));
     }
     if let Some(key) = known {
         return known_device(tx, key).await;
     }
     if token.uses_left <= 0 {
-        return Err(BindKeyError::NotAuthenticated("the token is used up"));
+        return Err(BindKeyError::TokenEnded("is used up"));
     }
     let enrolled = match token.replaces_id {
         Some(device) => take_over(tx, new, device).await?,

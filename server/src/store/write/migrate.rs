@@ -6,7 +6,12 @@ use sea_orm::EntityTrait;
 use sea_orm_migration::MigratorTrait;
 
 use crate::store::{
-    db::{error::Result, raw, sizes::insert_all, store::Store},
+    db::{
+        error::{Result, StoreError},
+        raw,
+        sizes::insert_all,
+        store::Store,
+    },
     entity::{cluster, stored::Stored},
 };
 
@@ -22,13 +27,26 @@ impl Store {
     /// Brings the schema up to date, and writes no row.
     pub async fn migrate_schema(&self) -> Result<()> {
         let lock = raw::lock_migrations(self.writer()).await?;
-        let outcome = Migrator::up(self.writer(), None).await;
+        let outcome = self.migrate_alone().await;
         if let Some(lock) = lock {
             // Closing the connection releases the lock, whatever happened before.
             let _ = sqlx::Connection::close(lock).await;
         }
-        outcome?;
-        Ok(())
+        outcome
+    }
+
+    async fn migrate_alone(&self) -> Result<()> {
+        let applied = Migrator::get_migration_models(self.writer()).await?;
+        let known = Migrator::migrations();
+        let newer = applied
+            .into_iter()
+            .map(|row| row.version)
+            .filter(|version| known.iter().all(|migration| migration.name() != version))
+            .max();
+        if let Some(newest) = newer {
+            return Err(StoreError::NewerSchema(newest));
+        }
+        Ok(Migrator::up(self.writer(), None).await?)
     }
 
     /// The id of this installation, made on first use.

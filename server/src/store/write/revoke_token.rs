@@ -6,10 +6,12 @@ use serde_json::json;
 
 use crate::store::{
     db::{
-        error::{Result, not_found},
+        error::{Result, StoreError, not_found},
         store::OperatorStore,
+        transaction::Tx,
     },
     entity::{enrollment_token, operator_token},
+    read::tokens::Role,
     write::{audit::audit, replay::Caller, revoke::revoke_token},
 };
 
@@ -24,6 +26,7 @@ impl OperatorStore {
             if row.revoked_at.is_some() {
                 return Ok(());
             }
+            refuse_last_admin(&tx, caller, &row).await?;
             revoke_token(&tx, id).await?;
             audit(&tx, caller, id, json!({ "name": row.name })).await
         })
@@ -49,5 +52,26 @@ impl OperatorStore {
             audit(&tx, caller, id, json!({})).await
         })
         .await
+    }
+}
+
+/// Refuses to end the last admin token that works: nobody could make another one over the network.
+async fn refuse_last_admin(tx: &Tx, caller: &Caller, row: &operator_token::Model) -> Result<()> {
+    let admin = Role::Admin.as_str();
+    if row.role != admin || row.expires_at <= tx.now.0 {
+        return Ok(());
+    }
+    let other = caller
+        .scope
+        .rows::<operator_token::Entity>()
+        .filter(operator_token::Column::Role.eq(admin))
+        .filter(operator_token::Column::Id.ne(row.id))
+        .filter(operator_token::Column::RevokedAt.is_null())
+        .filter(operator_token::Column::ExpiresAt.gt(tx.now.0))
+        .one(&tx.db)
+        .await?;
+    match other {
+        Some(_) => Ok(()),
+        None => Err(StoreError::LastAdmin(row.name.clone())),
     }
 }
