@@ -2,7 +2,9 @@
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::ids::{Digest, TokenId};
-use kernex_server::store::{BindKeyError, NewEnrollmentToken, NewOperatorToken, Page, Role};
+use kernex_server::store::{
+    BindKeyError, NewEnrollmentToken, NewOperatorToken, Page, Role, StoreError,
+};
 
 use super::fixture::{Fixture, HOUR, caller, enrolment, token};
 
@@ -172,11 +174,30 @@ async fn operator_tokens_work_until_they_expire_or_are_revoked(database: Databas
             .unwrap()
             .is_none()
     );
+    let revoke = async || {
+        let caller = caller("RevokeOperatorToken");
+        fixture
+            .operators
+            .revoke_operator_token(&caller, made.id)
+            .await
+    };
+    let last = revoke().await;
+    assert!(
+        matches!(&last, Err(StoreError::LastAdmin(_))),
+        "nobody could make another one: {last:?}"
+    );
+    let other = NewOperatorToken {
+        name: "other".into(),
+        role: Role::Admin,
+        hash: Digest::of(b"other"),
+        ttl: HOUR,
+    };
     fixture
         .operators
-        .revoke_operator_token(&caller("RevokeOperatorToken"), made.id)
+        .create_operator_token(&caller("CreateOperatorToken"), other)
         .await
         .unwrap();
+    revoke().await.unwrap();
     assert!(
         fixture
             .store
