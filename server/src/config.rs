@@ -252,6 +252,7 @@ pub fn strange_variables(environment: impl Iterator<Item = OsString>) -> Vec<nea
             && !name.starts_with("KERNEX_AGENT_")
             && !name.starts_with("KERNEX_TEST_")
             && !OTHERS.contains(&name.as_str())
+            && !is_of_kubernetes(name)
     };
     let given: Vec<String> = environment
         .filter_map(|name| name.into_string().ok())
@@ -262,6 +263,16 @@ pub fn strange_variables(environment: impl Iterator<Item = OsString>) -> Vec<nea
         known.iter().map(String::as_str),
         "KERNEX_",
     )
+}
+
+/// Whether Kubernetes makes such a variable, which it does for each service beside a container.
+fn is_of_kubernetes(name: &str) -> bool {
+    let mut ports = name
+        .match_indices("_PORT_")
+        .map(|(at, text)| at + text.len());
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || ports.any(|at| name[at..].starts_with(|next: char| next.is_ascii_digit()))
 }
 
 fn sqlite_url(data_dir: &Path) -> String {

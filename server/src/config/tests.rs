@@ -132,6 +132,9 @@ fn a_variable_that_looks_like_a_setting_is_told() {
         "KERNEX_TOKEN",
         "KERNEX_OUR_OWN_THING",
         "PATH",
+        "KERNEX_SERVER_SERVICE_HOST",
+        "KERNEX_SERVER_SERVICE_PORT_GRPC",
+        "KERNEX_SERVER_PORT_7443_TCP_ADDR",
     ];
     let said: Vec<String> = strange_variables(names.map(OsString::from).into_iter())
         .iter()
