@@ -11,11 +11,12 @@
 //!   state/                 files that outlive releases (`$KERNEX_STATE_DIR`)
 //! ```
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf};
 
 use kernex_proto::{
     ids::{AttemptId, Digest, check_name},
     manifest::{MANIFEST_FILE, Manifest},
+    units,
 };
 use serde::{Deserialize, Serialize};
 
@@ -248,15 +249,35 @@ fn make_room_now(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom
     Ok(if free >= wanted {
         Ok(())
     } else {
-        Err(NoRoom { needed, free })
+        Err(NoRoom {
+            needed: wanted,
+            free,
+        })
     })
 }
 
+/// The disk is too small. A plan and a deploy say it in the same words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not enough disk: {needed} bytes are needed and {free} are free")]
 pub(crate) struct NoRoom {
-    needed: u64,
-    free: u64,
+    /// Bytes that have to be free, with the reserve.
+    pub(crate) needed: u64,
+    /// Bytes that are free, or can be freed.
+    pub(crate) free: u64,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, free } = *self;
+        let (mut of_needed, mut of_free) = (units::bytes(needed), units::bytes(free));
+        // Nearly the same: only the bytes tell them apart.
+        if of_needed == of_free {
+            (of_needed, of_free) = (format!("{needed} bytes"), format!("{free} bytes"));
+        }
+        write!(
+            f,
+            "not enough disk: {of_needed} are needed and {of_free} are free"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +307,23 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn no_room_says_more_needed_than_free() {
+        let said = |needed, free| NoRoom { needed, free }.to_string();
+        assert_eq!(
+            said(24_105_402, 24_014_848),
+            "not enough disk: 22.99 MiB are needed and 22.90 MiB are free"
+        );
+        assert_eq!(
+            said(24_014_849, 24_014_848),
+            "not enough disk: 24014849 bytes are needed and 24014848 bytes are free"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let refused = make_room_now(&Remover::new(dir.path()), 1 << 60);
+        let refused = refused.unwrap().unwrap_err();
+        assert_eq!(refused.needed, (1 << 60) + RESERVE, "as it was compared");
     }
 
     #[test]

@@ -10,10 +10,12 @@ use kernex_proto::{
 use crate::backoff;
 
 mod args;
+mod commands;
 mod file;
 mod token;
 
 pub use args::{Args, Command, NoNewPrivs};
+pub(crate) use commands::{run_command, state_dir_flag};
 pub(crate) use file::{secret_settings, setting_variables, strange_variables};
 
 use file::read_file;

@@ -5,12 +5,19 @@ use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use kernex_proto::{
     connect::doctor::{Finding, examine},
-    trust::Dates,
+    error::chain,
+    units,
 };
 
 use serde_json::{Value, json};
 
-use crate::{clock, config::Config, host::disk_space, identity::Identity, status};
+use crate::{
+    clock,
+    config::{Config, state_dir_flag},
+    host::disk_space,
+    identity::{self, Identity},
+    status,
+};
 
 /// How long each step may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -60,9 +67,9 @@ impl Check {
     /// As a line for people, with the next step below it.
     pub(crate) fn text(&self) -> String {
         match &self.next {
-            None => format!("ok      {:<12}{}", self.what, self.found),
+            None => format!("ok      {:<14}{}", self.what, self.found),
             Some(next) => format!(
-                "FAILED  {:<12}{}\n        {:<12}next: {next}",
+                "FAILED  {:<14}{}\n        {:<14}next: {next}",
                 self.what, self.found, ""
             ),
         }
@@ -82,25 +89,31 @@ impl From<Finding> for Check {
 /// Every check, in the order in which faults have to be mended.
 pub(crate) async fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![folder(config), disk(config)];
-    let identity = match Identity::load(&config.state_dir) {
-        Ok(identity) => identity,
-        Err(error) => {
-            checks.push(Check::bad(
+    let identity = Identity::load(&config.state_dir).ok().flatten();
+    checks.push(
+        match (identity::check(&config.state_dir), &identity) {
+            (Err(error), _) => {
+                let next = error.next_step();
+                Check::bad(
+                    "identity",
+                    chain(&error),
+                    next.unwrap_or_else(|| "Run this as the owner of the state folder.".to_owned()),
+                )
+            }
+            (Ok(()), Some(identity)) => {
+                Check::good("identity", format!("enrolled as {}", identity.name))
+            }
+            (Ok(()), None) => Check::bad(
                 "identity",
-                error.to_string(),
-                "Enrol this machine again with a new token.",
-            ));
-            None
-        }
-    };
-    checks.push(match &identity {
-        Some(identity) => Check::good("identity", format!("enrolled as {}", identity.name)),
-        None => Check::bad(
-            "identity",
-            "this machine is not enrolled",
-            "Run `kernex-agent enroll --server URL --token-file FILE`; a token comes from `kernexctl enrollment create`.",
-        ),
-    });
+                "this machine is not enrolled",
+                format!(
+                    "Run `kernex-agent enroll --server URL --token-file FILE{}`; a token comes from `kernexctl enrollment \
+                     create`.",
+                    state_dir_flag(&config.state_dir)
+                ),
+            ),
+        },
+    );
     let enrolled_at = identity.as_ref().map(|identity| identity.server.clone());
     let Some(server) = config.servers.first().cloned().or(enrolled_at) else {
         checks.push(Check::bad(
@@ -110,10 +123,20 @@ pub(crate) async fn checks(config: &Config) -> Vec<Check> {
         ));
         return checks;
     };
-    let ca = identity.as_ref().map(|identity| identity.ca_pem.as_str());
-    let ca = ca.filter(|pem| !pem.is_empty());
+    let trust = match identity.as_ref().map(Identity::trust) {
+        Some(Ok(trust)) => trust,
+        None => None,
+        Some(Err(error)) => {
+            checks.push(Check::bad(
+                "certificate",
+                chain(&error),
+                "Mend that, or enrol this machine again.",
+            ));
+            return checks;
+        }
+    };
     let now = clock::wall().seconds;
-    let findings = Box::pin(examine(&server, ca, Dates::Ignored, now, LIMIT)).await;
+    let findings = Box::pin(examine(&server, trust, &config.proxies, now, LIMIT)).await;
     let not_enrolled = identity.is_none();
     // Without an enrolment no CA is known, which was said already.
     checks.extend(
@@ -122,7 +145,8 @@ pub(crate) async fn checks(config: &Config) -> Vec<Check> {
             .map(Check::from)
             .filter(|check| !(not_enrolled && check.what == "certificate")),
     );
-    checks.push(session(config));
+    let is_well_so_far = checks.iter().all(Check::is_good);
+    checks.push(session(config, is_well_so_far));
     checks
 }
 
@@ -154,15 +178,12 @@ fn disk(config: &Config) -> Check {
         Ok(space) if space.free < LEAST_FREE => Check::bad(
             "disk",
             format!(
-                "only {} KiB are free in the state folder",
-                space.free / 1024
+                "only {} are free in the state folder",
+                units::bytes(space.free)
             ),
             "Free some space there.",
         ),
-        Ok(space) => Check::good(
-            "disk",
-            format!("{} MiB are free", space.free / (1024 * 1024)),
-        ),
+        Ok(space) => Check::good("disk", format!("{} are free", units::bytes(space.free))),
         Err(error) => Check::bad(
             "disk",
             format!("cannot be asked: {error}"),
@@ -171,24 +192,41 @@ fn disk(config: &Config) -> Check {
     }
 }
 
-fn session(config: &Config) -> Check {
-    match status::look(config) {
-        Ok(status) if status.is_well() => Check::good("session", "the agent runs and has one"),
-        Ok(status) => Check::bad(
-            "session",
-            status
-                .lines()
-                .into_iter()
-                .find(|line| line.starts_with("Session:") || line.starts_with("Agent:   not"))
-                .unwrap_or_default(),
-            "See the log of the agent: `journalctl -u kernex-agent`.",
-        ),
-        Err(error) => Check::bad("session", error.to_string(), "Enrol this machine again."),
+/// Whether the agent has a session. `is_well_so_far` says that no check before explains it when
+/// there is none.
+fn session(config: &Config, is_well_so_far: bool) -> Check {
+    const BEGIN_ABOVE: &str = "Begin with the first check above that failed.";
+    let status = match status::look(config) {
+        Ok(status) => status,
+        Err(error) => return Check::bad("session", chain(&error), BEGIN_ABOVE),
+    };
+    let (found, has_session) = status.session();
+    if has_session {
+        return Check::good("session", found);
     }
+    let next = match status.next() {
+        Some(next) => sentence(next),
+        None if !is_well_so_far => BEGIN_ABOVE.to_owned(),
+        None if !status.is_running() => {
+            "Start it: `systemctl start kernex-agent`. If it runs, it has had no session yet: `journalctl -u kernex-agent`."
+                .to_owned()
+        }
+        None => "See the log of the agent: `journalctl -u kernex-agent`.".to_owned(),
+    };
+    Check::bad("session", found, next)
+}
+
+/// With a capital first and a full stop last.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).chain(['.']).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use kernex_proto::ids::{ClusterId, DeviceId};
+
     use super::*;
 
     #[tokio::test]
@@ -204,5 +242,77 @@ mod tests {
         assert!(checks.iter().all(|check| check.text().contains(check.what)));
         let missing = Config::new(dir.path().join("missing"));
         assert!(!folder(&missing).is_good());
+    }
+
+    #[tokio::test]
+    async fn a_device_without_its_key_is_told_so_by_doctor_and_status() {
+        let dir = tempfile::tempdir().unwrap();
+        let device_json = serde_json::json!({
+            "id": DeviceId::generate().to_string(),
+            "name": "edge-6",
+            // Nothing is asked of it: no host is named.
+            "server": "https://",
+            "cluster": ClusterId::generate().to_string(),
+            "ca": "",
+        });
+        fs::write(dir.path().join("device.json"), device_json.to_string()).unwrap();
+        let config = Config::new(dir.path());
+        let checks = checks(&config).await;
+        let identity = checks
+            .iter()
+            .find(|check| check.what == "identity")
+            .unwrap();
+        assert!(!identity.is_good());
+        let text = identity.text();
+        for part in ["device.key", "edge-6", "--new-key", "--replace edge-6"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let session = checks.last().unwrap();
+        assert_eq!(session.what, "session");
+        assert!(
+            session.text().contains("Begin with the first"),
+            "{checks:?}"
+        );
+        let status = status::look(&config).unwrap();
+        assert!(!status.is_well());
+        let lines = status.lines().join("\n");
+        assert!(lines.contains("device.key"), "{lines}");
+        let json = serde_json::to_value(&status).unwrap();
+        assert!(json["identity_fault"].is_string(), "{json}");
+    }
+
+    #[test]
+    fn a_session_that_does_not_open_has_the_next_step_that_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path());
+        let next = |is_well_so_far| session(&config, is_well_so_far).next.unwrap();
+        assert!(next(true).contains("systemctl start"), "{}", next(true));
+        assert!(next(false).contains("check above"), "{}", next(false));
+        let noted = |next: Option<&str>| {
+            let closed = status::Noted::Closed {
+                error: "no session: this device was deleted",
+                next: next.map(str::to_owned),
+                wait: Duration::from_secs(600),
+            };
+            status::note(dir.path(), "https://h", &closed);
+        };
+        noted(None);
+        assert!(next(true).contains("log of the agent"), "{}", next(true));
+        noted(Some("stop the agent, and enrol it anew"));
+        let check = session(&config, false);
+        assert!(check.found.contains("was deleted"), "{check:?}");
+        assert_eq!(
+            check.next.as_deref(),
+            Some("Stop the agent, and enrol it anew.")
+        );
+    }
+
+    #[test]
+    fn columns_stay_apart_and_advice_is_a_sentence() {
+        for what in ["state folder", "certificate", "tcp"] {
+            let text = Check::good(what, "found").text();
+            assert!(text.contains("  found"), "{text}");
+        }
+        assert_eq!(sentence("stop the agent"), "Stop the agent.");
     }
 }

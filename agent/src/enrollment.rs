@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
+    connect::doctor::name_mismatch,
     handshake::{EnrollTranscript, EnrollmentToken, NONCE_LEN, WebPki},
     ids::Digest,
     trust::{PinnedCa, ServerTrust, SystemRoots},
@@ -189,15 +190,15 @@ async fn call(
     match tokio::time::timeout(CONNECT_TIMEOUT * 3, client.enroll(request)).await {
         Err(_) => bail!("the server did not answer within 30 s; try again"),
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(explain(&status)),
+        Ok(Err(status)) => Err(explain(&status, config)),
     }
 }
 
 /// The error, with what to do next.
-fn explain(status: &tonic::Status) -> anyhow::Error {
+fn explain(status: &tonic::Status, config: &Config) -> anyhow::Error {
     let message = status.message();
     if let Some(cause) = Revoked::of(status) {
-        return anyhow::anyhow!("{message}; {}", cause.advice());
+        return anyhow::anyhow!("{message}; {}", cause.advice(&config.state_dir));
     }
     match status.code() {
         Code::Unauthenticated => anyhow::anyhow!(
@@ -212,8 +213,17 @@ fn explain(status: &tonic::Status) -> anyhow::Error {
     }
 }
 
-fn explain_connect(err: channel::ConnectError) -> anyhow::Error {
-    anyhow::Error::new(err).context(
-        "cannot enrol; is the address right, and was the token made by this control plane?",
-    )
+fn explain_connect(err: ConnectError) -> anyhow::Error {
+    let mismatch = match &err {
+        ConnectError::Dial(_, dial) => name_mismatch(dial),
+        _ => None,
+    };
+    let context = match mismatch {
+        Some(mismatch) => format!(
+            "cannot enrol: {mismatch}; use one of its names, or start the server with `--public-address` for this one"
+        ),
+        None => "cannot enrol; is the address right, and was the token made by this control plane?"
+            .to_owned(),
+    };
+    anyhow::Error::new(err).context(context)
 }

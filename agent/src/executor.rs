@@ -142,7 +142,6 @@ impl Executor {
         change: Option<ReleaseChange>,
         traceparent: String,
     ) {
-        spans::mark_outcome(&tracing::Span::current(), &outcome);
         tracing::info!(
             state = words::state(outcome.state()),
             reason = words::reason(outcome.reason()),
@@ -151,6 +150,8 @@ impl Executor {
             duration_ms = outcome.duration_ms,
             "finished"
         );
+        // After the line: it would have the fields of the span too, and say reason and code twice.
+        spans::mark_outcome(&tracing::Span::current(), &outcome);
         // No progress is reported after the end.
         self.shared.progress.send_replace(None);
         loop {

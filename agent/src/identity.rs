@@ -23,7 +23,7 @@ use rsa::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::{config::state_dir_flag, durable};
 
 /// The device's key, in the state folder.
 const KEY: &str = "device.key";
@@ -37,11 +37,62 @@ pub enum IdentityError {
     Io(PathBuf, #[source] io::Error),
     #[error("{path} is not an RSA-{DEVICE_KEY_BITS} key in PKCS#8 PEM", path = .0.display())]
     BadKey(PathBuf),
-    #[error("{path} is damaged; enrol again to write it anew", path = .0.display())]
+    #[error("{path} is damaged", path = .0.display())]
     BadDevice(PathBuf, #[source] serde_json::Error),
+    /// This device enrolled, and the key that proves it is not there.
+    #[error("the key of this device is gone: there is no {shown}, and device.json says it is enrolled as {name}", shown = .path.display())]
+    KeyGone { path: PathBuf, name: String },
     /// The key could not be generated or encoded.
     #[error("cannot make a device key")]
     Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl IdentityError {
+    /// What an operator can do about it; `None` where the cause says it.
+    pub(crate) fn next_step(&self) -> Option<String> {
+        let (Self::Io(path, _)
+        | Self::BadKey(path)
+        | Self::BadDevice(path, _)
+        | Self::KeyGone { path, .. }) = self
+        else {
+            return None;
+        };
+        let state_dir = path.parent()?;
+        let folder = state_dir_flag(state_dir);
+        let lost = |name: &str| {
+            format!(
+                "Put the file back from a backup. If there is none, give this device a new key: \
+                 `kernex-agent enroll --new-key --token-file FILE{folder}`, with a token from \
+                 `kernexctl enrollment create --replace {name}`."
+            )
+        };
+        match self {
+            Self::KeyGone { name, .. } => Some(lost(name)),
+            Self::BadKey(_) => {
+                let identity = Identity::load(state_dir).ok().flatten();
+                Some(lost(
+                    &identity.map_or_else(|| "NAME".to_owned(), |it| it.name),
+                ))
+            }
+            Self::BadDevice(..) => Some(format!(
+                "Put the file back from a backup, or move it away and run `kernex-agent enroll --server URL --token-file \
+                 FILE{folder}`: with its key this machine becomes the same device again."
+            )),
+            Self::Io(..) | Self::Key(_) => None,
+        }
+    }
+}
+
+/// Whether what is in the state folder proves who this device is. All is well, too, where nothing
+/// is enrolled yet.
+pub(crate) fn check(state_dir: &Path) -> Result<(), IdentityError> {
+    match (
+        Identity::load(state_dir)?,
+        DeviceKey::load(&state_dir.join(KEY))?,
+    ) {
+        (Some(identity), None) => Err(identity.without_key(state_dir)),
+        _ => Ok(()),
+    }
 }
 
 /// Why it cannot be told which server to trust.
@@ -68,22 +119,30 @@ impl std::fmt::Debug for DeviceKey {
 }
 
 impl DeviceKey {
-    /// Reads the key of a state folder, making one first when there is none. Takes seconds; not for
-    /// the event loop.
+    /// Reads the key of a state folder. Where none is and no device is enrolled, makes one: the
+    /// server would not know a new key of an enrolled device. Takes seconds; not for the event
+    /// loop.
     pub fn load_or_generate(state_dir: &Path) -> Result<Self, IdentityError> {
-        Self::load_or_generate_as(state_dir, KEY)
-    }
-
-    /// The same for the key that will replace the current one, see [`Identity::begin_anew`].
-    pub(crate) fn load_or_generate_next(state_dir: &Path) -> Result<Self, IdentityError> {
-        Self::load_or_generate_as(state_dir, NEXT_KEY)
-    }
-
-    fn load_or_generate_as(state_dir: &Path, name: &str) -> Result<Self, IdentityError> {
-        let path = state_dir.join(name);
-        if let Some(key) = Self::load(&path)? {
+        if let Some(key) = Self::load(&state_dir.join(KEY))? {
             return Ok(key);
         }
+        match Identity::load(state_dir)? {
+            Some(enrolled) => Err(enrolled.without_key(state_dir)),
+            None => Self::generate(state_dir, KEY),
+        }
+    }
+
+    /// The key that will replace the current one, made when there is none, see
+    /// [`Identity::begin_anew`].
+    pub(crate) fn load_or_generate_next(state_dir: &Path) -> Result<Self, IdentityError> {
+        match Self::load(&state_dir.join(NEXT_KEY))? {
+            Some(key) => Ok(key),
+            None => Self::generate(state_dir, NEXT_KEY),
+        }
+    }
+
+    fn generate(state_dir: &Path, name: &str) -> Result<Self, IdentityError> {
+        let path = state_dir.join(name);
         durable::create_dir(state_dir)
             .map_err(|err| IdentityError::Io(state_dir.to_owned(), err))?;
         tracing::info!(path = %path.display(), "making a device key");
@@ -198,6 +257,13 @@ impl Identity {
         state_dir.join("device.json")
     }
 
+    fn without_key(self, state_dir: &Path) -> IdentityError {
+        IdentityError::KeyGone {
+            path: state_dir.join(KEY),
+            name: self.name,
+        }
+    }
+
     /// Reads it; `None` before the first enrolment.
     pub fn load(state_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = Self::path(state_dir);
@@ -304,90 +370,4 @@ impl Identity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[tokio::test]
-    async fn the_key_is_made_once_and_its_signatures_verify_elsewhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = DeviceKey::load_or_generate(dir.path()).unwrap();
-        let again = DeviceKey::load_or_generate(dir.path()).unwrap();
-        assert_eq!(key.digest(), again.digest());
-        let mode = fs::metadata(dir.path().join("device.key"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-
-        let signature = again.sign(b"transcript".to_vec()).await.unwrap();
-        let verifier = aws_lc_rs::signature::UnparsedPublicKey::new(
-            &aws_lc_rs::signature::RSA_PSS_2048_8192_SHA256,
-            key.public_der(),
-        );
-        verifier.verify(b"transcript", &signature).unwrap();
-        assert!(verifier.verify(b"transcripT", &signature).is_err());
-    }
-
-    #[test]
-    fn a_damaged_key_is_reported_and_not_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("device.key");
-        fs::write(&path, "nonsense").unwrap();
-        let err = DeviceKey::load_or_generate(dir.path()).unwrap_err();
-        assert!(matches!(err, IdentityError::BadKey(_)), "{err}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "nonsense");
-    }
-
-    #[test]
-    fn the_identity_survives_its_file() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        let identity = Identity {
-            device: DeviceId::generate(),
-            name: "edge-1".into(),
-            server: "https://localhost:7443".into(),
-            cluster: ClusterId::generate(),
-            ca_pem: "pem".into(),
-            webpki: None,
-            protocol_revision: 2,
-        };
-        identity.save(dir.path()).unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
-
-        // As an older agent wrote it.
-        let path = Identity::path(dir.path());
-        let text = fs::read_to_string(&path).unwrap();
-        let text = text.replace(",\n  \"protocol_revision\": 2", "");
-        fs::write(&path, text).unwrap();
-        let expected = Identity {
-            protocol_revision: 0,
-            ..identity
-        };
-        assert_eq!(Identity::load(dir.path()).unwrap(), Some(expected));
-    }
-
-    #[test]
-    fn the_newest_instant_told_only_grows() {
-        let dir = tempfile::tempdir().unwrap();
-        let identity = Identity {
-            device: DeviceId::generate(),
-            name: "edge-1".into(),
-            server: "https://kernex.example:7443".into(),
-            cluster: ClusterId::generate(),
-            ca_pem: String::new(),
-            webpki: Some(WebPki {
-                name: "kernex.example".into(),
-                since: 100,
-            }),
-            protocol_revision: 2,
-        };
-        identity.save(dir.path()).unwrap();
-        let since = |told| {
-            Identity::remember_time(dir.path(), told).unwrap();
-            let stored = Identity::load(dir.path()).unwrap().unwrap();
-            stored.webpki.unwrap().since
-        };
-        assert_eq!([since(300), since(200)], [300, 300]);
-    }
-}
+mod tests;

@@ -32,6 +32,7 @@ mod snapshot;
 mod store;
 mod summary;
 mod tables;
+mod words;
 
 pub use record::{
     BootInstant, Deadline, Record, Release, Restarting, Returning, Stage, Started, Switch,

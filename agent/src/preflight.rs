@@ -9,7 +9,7 @@ use kernex_proto::{
 };
 
 use crate::{
-    bundle::{self, BundleDir, activate, archives, unpack::PER_ENTRY},
+    bundle::{self, BundleDir, NoRoom, activate, archives, unpack::PER_ENTRY},
     clock, host,
     journal::{Journal, JournalError},
     removal::Remover,
@@ -149,7 +149,11 @@ fn judge(plan: &v1::Plan, facts: &Observed) -> v1::Planned {
     if available < disk_needed_bytes {
         obstacle(
             FailureReason::DiskFull,
-            format!("{disk_needed_bytes} bytes are needed and {available} are free"),
+            NoRoom {
+                needed: disk_needed_bytes,
+                free: available,
+            }
+            .to_string(),
         );
     }
     v1::Planned {

@@ -3,25 +3,33 @@
 use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use kernex_proto::{service, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Args, Command, Config};
+use crate::{Args, Command, Config, config, start};
 
 /// Runs the program with the arguments of this process.
 pub async fn main() -> ExitCode {
-    match Box::pin(start(Args::parse())).await {
+    let typed = Args::command().get_matches();
+    match Box::pin(begin(&typed)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "kernex-agent: {error:#}");
+            let mut err = std::io::stderr().lock();
+            let _ = writeln!(err, "kernex-agent: {error:#}");
+            let identity = error.downcast_ref::<crate::IdentityError>();
+            if let Some(next) = identity.and_then(crate::IdentityError::next_step) {
+                let _ = writeln!(err, "  next: {next}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-async fn start(args: Args) -> anyhow::Result<()> {
+async fn begin(typed: &ArgMatches) -> anyhow::Result<()> {
+    let args = Args::from_arg_matches(typed)
+        .unwrap_or_else(|error| error.format(&mut Args::command()).exit());
     if args.command == Command::CheckConfig {
         return check_config(&args.into_config()?);
     }
@@ -36,13 +44,17 @@ async fn start(args: Args) -> anyhow::Result<()> {
     let signals = TaskTracker::new();
     signals.spawn(watch_signals(shutdown.clone())?);
     let result = match command {
-        Command::Enroll { new_key } => Box::pin(enroll(&config, new_key)).await,
-        Command::Run { .. } => {
-            signals.spawn(service::watchdog(shutdown.clone()));
-            // From here on it waits for whatever is not there, such as the network or its server.
-            service::ready("not connected yet");
-            Box::pin(crate::run(config, shutdown)).await
-        }
+        Command::Enroll { new_key } => Box::pin(enroll(&config, new_key, typed)).await,
+        Command::Run { .. } => match start::refuse_final(&config.state_dir) {
+            Err(error) => Err(error),
+            Ok(()) => {
+                signals.spawn(service::watchdog(shutdown.clone()));
+                // From here on it waits for whatever is not there, such as the network or its
+                // server.
+                service::ready("not connected yet");
+                Box::pin(crate::run(config, shutdown)).await
+            }
+        },
         Command::Journal => show_journal(&config),
         Command::Status { json } => show_status(&config, json),
         Command::Doctor => Box::pin(examine(&config)).await,
@@ -55,7 +67,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     result
 }
 
-async fn enroll(config: &Config, new_key: bool) -> anyhow::Result<()> {
+async fn enroll(config: &Config, new_key: bool, typed: &ArgMatches) -> anyhow::Result<()> {
     let token = config.token.as_ref().context(
         "the enrolment token is missing; give --token-file (a token comes from `kernexctl enrollment create`)",
     )?;
@@ -66,9 +78,10 @@ async fn enroll(config: &Config, new_key: bool) -> anyhow::Result<()> {
     };
     writeln!(
         std::io::stdout(),
-        "enrolled as {} ({}); start the agent with `kernex-agent run`",
+        "enrolled as {} ({}); start the agent with `{}`",
         identity.name,
-        identity.device
+        identity.device,
+        config::run_command(typed)
     )?;
     Ok(())
 }
@@ -122,9 +135,13 @@ fn show_status(config: &Config, json: bool) -> anyhow::Result<()> {
     } else {
         writeln!(out, "{}", status.lines().join("\n"))?;
     }
+    if let Some(fault) = status.identity_fault() {
+        anyhow::bail!("this agent cannot be started again: {fault}");
+    }
     anyhow::ensure!(
         status.is_well(),
-        "the agent is not connected; `kernex-agent doctor` looks for the reason"
+        "the agent is not connected; `kernex-agent doctor{}` looks for the reason",
+        config::state_dir_flag(&config.state_dir)
     );
     Ok(())
 }

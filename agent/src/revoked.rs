@@ -1,8 +1,12 @@
 //! What a server says to the holder of a key that it revoked, and what to do about it.
 
+use std::path::Path;
+
 use kernex_proto::error::Reason;
 use tonic::Status;
 use tonic_types::StatusExt as _;
+
+use crate::config::state_dir_flag;
 
 /// Why this device's key does not work any more, and never will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +38,17 @@ impl Revoked {
     }
 
     /// The next step, for a person at the device.
-    pub(crate) const fn advice(self) -> &'static str {
+    pub(crate) fn advice(self, state_dir: &Path) -> String {
+        let anew = format!(
+            "stop the agent, run `kernex-agent enroll --new-key --token-file FILE{}` with a new token (from `kernexctl \
+             enrollment create`), and start it again",
+            state_dir_flag(state_dir)
+        );
         match self {
-            Self::Deleted => {
-                "stop the agent, run `kernex-agent enroll --new-key --token TOKEN` with a new token (from `kernexctl enrollment create`), \
-                 and start it again"
-            }
-            Self::Replaced => {
-                "another machine is that device now; should this one be a device of its own, stop the agent, run `kernex-agent enroll \
-                 --new-key --token TOKEN` with a new token (from `kernexctl enrollment create`), and start it again"
-            }
+            Self::Deleted => anew,
+            Self::Replaced => format!(
+                "another machine is that device now; should this one be a device of its own, {anew}"
+            ),
         }
     }
 }

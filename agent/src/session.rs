@@ -141,7 +141,7 @@ impl Sessions {
                 name = self.identity.name,
                 "{}; {}",
                 revoked.what(),
-                revoked.advice()
+                revoked.advice(&self.config.state_dir)
             );
         }
         service::status(&format!(
@@ -158,6 +158,9 @@ impl Sessions {
         );
         let noted = Noted::Closed {
             error: &chain(error),
+            next: error
+                .revoked()
+                .map(|revoked| revoked.advice(&self.config.state_dir)),
             wait,
         };
         status::note(&self.config.state_dir, self.servers.current(), &noted);

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backoff::Backoff,
     channel::ConnectError,
-    config::Config,
+    config::{Config, state_dir_flag},
     disk::Fault,
     enrollment,
-    identity::{DeviceKey, Identity, IdentityError},
+    identity::{self, DeviceKey, Identity, IdentityError},
     journal::{Journal, JournalError},
     removal::Remover,
     servers::Servers,
@@ -37,8 +37,9 @@ pub(crate) async fn start(
         (None, _) => return Ok(None),
         (Some(Some(identity)), _) => identity,
         (Some(None), None) => anyhow::bail!(
-            "this device is not enrolled; run `kernex-agent enroll --server URL --token-file FILE` first (a token comes \
-             from `kernexctl enrollment create`)"
+            "this device is not enrolled; run `kernex-agent enroll --server URL --token-file FILE{}` first (a token comes \
+             from `kernexctl enrollment create`)",
+            state_dir_flag(&config.state_dir)
         ),
         (Some(None), Some(token)) => {
             config.servers.first().context(enrollment::NO_SERVER)?;
@@ -98,6 +99,15 @@ pub(crate) async fn start(
     Ok(Some((identity, key, journal)))
 }
 
+/// Fails where an operator has to mend who this device is, so that a service manager shows it as it
+/// shows a setting that is wrong. What may heal by itself is left to [`start`], which waits.
+pub(crate) fn refuse_final(state_dir: &Path) -> anyhow::Result<()> {
+    match identity::check(state_dir) {
+        Err(error) if is_final_identity(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Tries until it works, with the waits of a session that does not open. Errors that trying again
 /// cannot help are returned.
 async fn retry_until_shutdown<T, F>(
@@ -141,12 +151,16 @@ fn is_final(error: &anyhow::Error) -> bool {
         );
     }
     if let Some(error) = error.downcast_ref::<IdentityError>() {
-        return !matches!(error, IdentityError::Io(_, error) if Fault::of(error).is_some());
+        return is_final_identity(error);
     }
     if let Some(error) = error.downcast_ref::<JournalError>() {
         return error.fault().is_none();
     }
     false
+}
+
+fn is_final_identity(error: &IdentityError) -> bool {
+    !matches!(error, IdentityError::Io(_, error) if Fault::of(error).is_some())
 }
 
 async fn open_journal(state_dir: &Path) -> anyhow::Result<Journal> {
@@ -181,7 +195,12 @@ mod tests {
         for error in waits {
             assert!(!is_final(&error.context("trying")), "it may heal");
         }
-        let finals: [anyhow::Error; 4] = [
+        let gone = IdentityError::KeyGone {
+            path: "/s/device.key".into(),
+            name: "edge-1".to_owned(),
+        };
+        let finals: [anyhow::Error; 5] = [
+            gone.into(),
             JournalError::InUse("/s".into()).into(),
             IdentityError::Io("/s".into(), denied()).into(),
             IdentityError::BadKey("/s".into()).into(),

@@ -6,18 +6,19 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
+use kernex_proto::{error::chain, units};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     bundle::{BundleDir, activate},
     clock,
-    config::Config,
+    config::{Config, state_dir_flag},
     host::disk_space,
-    identity::Identity,
+    identity::{self, Identity},
     removal::Remover,
 };
 
@@ -41,6 +42,9 @@ pub(crate) struct SessionNote {
     session: Option<u64>,
     /// Why there is none.
     error: String,
+    /// What to do about it, where trying again cannot help; older agents noted none.
+    #[serde(default)]
+    next: String,
     /// After how long it is tried again.
     wait_ms: u64,
 }
@@ -50,14 +54,19 @@ pub(crate) enum Noted<'a> {
     /// A session is open.
     Open(u64),
     /// There is none.
-    Closed { error: &'a str, wait: Duration },
+    Closed {
+        error: &'a str,
+        /// What to do about it, where trying again cannot help.
+        next: Option<String>,
+        wait: Duration,
+    },
 }
 
 /// Notes how the session is. Nothing depends on it, so a disk that takes nothing is no error.
 pub(crate) fn note(state_dir: &Path, server: &str, what: &Noted<'_>) {
-    let (session, error, wait) = match what {
-        Noted::Open(session) => (Some(*session), "", Duration::ZERO),
-        Noted::Closed { error, wait } => (None, *error, *wait),
+    let (session, error, next, wait) = match what {
+        Noted::Open(session) => (Some(*session), "", None, Duration::ZERO),
+        Noted::Closed { error, next, wait } => (None, *error, next.clone(), *wait),
     };
     let process = std::process::id();
     let note = SessionNote {
@@ -68,6 +77,7 @@ pub(crate) fn note(state_dir: &Path, server: &str, what: &Noted<'_>) {
         server: server.to_owned(),
         session,
         error: error.to_owned(),
+        next: next.unwrap_or_default(),
         wait_ms: millis(wait),
     };
     if let Err(error) = write(state_dir, &note) {
@@ -129,8 +139,15 @@ pub(crate) struct Status {
     /// Seconds since the session began, or since it was tried last.
     since_seconds: Option<u64>,
     error: String,
+    /// What to do about the error, where trying again cannot help.
+    next: String,
+    /// What is wrong with the key or with what enrolment wrote. An agent that runs has read both,
+    /// and goes on until it stops.
+    identity_fault: Option<String>,
     releases: Vec<Release>,
     disk_free_bytes: Option<u64>,
+    #[serde(skip)]
+    state_dir: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -158,8 +175,13 @@ pub(crate) fn look(config: &Config) -> Result<Status, crate::IdentityError> {
         session: noted.and_then(|note| note.session),
         since_seconds: noted.map(SessionNote::age),
         error: noted.map(|note| note.error.clone()).unwrap_or_default(),
+        next: noted.map(|note| note.next.clone()).unwrap_or_default(),
+        identity_fault: identity::check(&config.state_dir)
+            .err()
+            .map(|fault| chain(&fault)),
         releases: releases(&config.state_dir),
         disk_free_bytes: disk_space(&config.state_dir).ok().map(|space| space.free),
+        state_dir: config.state_dir.clone(),
     })
 }
 
@@ -183,9 +205,40 @@ fn releases(state_dir: &Path) -> Vec<Release> {
 }
 
 impl Status {
-    /// Whether the device is enrolled, and its agent runs and is connected.
+    /// Whether the device is enrolled, and its agent runs, is connected and could start again.
     pub(crate) const fn is_well(&self) -> bool {
-        self.device.is_some() && self.running && self.connected
+        self.device.is_some() && self.running && self.connected && self.identity_fault.is_none()
+    }
+
+    /// What keeps an agent from starting here.
+    pub(crate) fn identity_fault(&self) -> Option<&str> {
+        self.identity_fault.as_deref()
+    }
+
+    /// What to do about a session that trying again does not open.
+    pub(crate) fn next(&self) -> Option<&str> {
+        Some(self.next.as_str()).filter(|next| !next.is_empty())
+    }
+
+    /// Whether an agent runs here, as far as it noted it.
+    pub(crate) const fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// How the session is, and whether there is one.
+    pub(crate) fn session(&self) -> (String, bool) {
+        let since = self.since_seconds.unwrap_or(0);
+        match self.session {
+            Some(session) => (format!("number {session}, open for {since} s"), true),
+            None if self.running => {
+                let error = &self.error;
+                (format!("none; last tried {since} s ago: {error}"), false)
+            }
+            None => (
+                "none: the agent does not run, or had none so far".to_owned(),
+                false,
+            ),
+        }
     }
 
     /// The process of the agent that runs.
@@ -201,8 +254,14 @@ impl Status {
             (Some(name), Some(device)) => line("Device:", format!("{name} ({device})")),
             _ => line(
                 "Device:",
-                "not enrolled; run `kernex-agent enroll --server URL --token-file FILE`".to_owned(),
+                format!(
+                    "not enrolled; run `kernex-agent enroll --server URL --token-file FILE{}`",
+                    state_dir_flag(&self.state_dir)
+                ),
             ),
+        }
+        if let Some(fault) = &self.identity_fault {
+            line("Fault:", fault.clone());
         }
         if let Some(server) = &self.server {
             line("Server:", server.clone());
@@ -215,14 +274,10 @@ impl Status {
             ),
         }
         if self.running {
-            let since = self.since_seconds.unwrap_or(0);
-            line(
-                "Session:",
-                match self.session {
-                    Some(session) => format!("number {session}, open for {since} s"),
-                    None => format!("none; last tried {since} s ago: {}", self.error),
-                },
-            );
+            line("Session:", self.session().0);
+        }
+        if let Some(next) = self.next() {
+            line("Next:", next.to_owned());
         }
         for release in &self.releases {
             let digest = release.digest.get(..12).unwrap_or("unknown");
@@ -232,7 +287,7 @@ impl Status {
             );
         }
         if let Some(free) = self.disk_free_bytes {
-            line("Disk:", format!("{} MiB free", free / (1024 * 1024)));
+            line("Disk:", format!("{} free", units::bytes(free)));
         }
         lines
     }
@@ -252,11 +307,13 @@ mod tests {
         assert_eq!((open.session, open.server.as_str()), (Some(7), "https://h"));
         let closed = Noted::Closed {
             error: "no connection",
+            next: Some("Wait.".to_owned()),
             wait: Duration::from_secs(3),
         };
         note(dir.path(), "https://h", &closed);
         let closed = SessionNote::read(dir.path()).unwrap();
         assert_eq!((closed.session, closed.wait_ms), (None, 3_000));
+        assert_eq!(closed.next, "Wait.");
         // The same number, and another process.
         let other = SessionNote {
             began: "1".into(),
@@ -277,6 +334,8 @@ mod tests {
         assert!(!status.is_well());
         let lines = status.lines().join("\n");
         assert!(lines.contains("not enrolled"), "{lines}");
+        let folder = format!("--state-dir {}", dir.path().display());
+        assert!(lines.contains(&folder), "{lines}");
         assert!(lines.contains("not running"), "{lines}");
     }
 }

@@ -13,7 +13,13 @@ use kernex_proto::{error::chain, v1};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    clock, config::Config, doctor, durable, identity::Identity, journal, settings::Settings, status,
+    clock,
+    config::Config,
+    doctor, durable,
+    identity::{self, Identity},
+    journal,
+    settings::Settings,
+    status,
 };
 
 mod machine;
@@ -91,7 +97,9 @@ fn state(config: &Config) -> Value {
             "running": started::running(process),
         },
         "identity": match &identity {
-            Ok(identity) => identity.as_ref().map_or(Value::Null, enrolled),
+            Ok(identity) => identity.as_ref().map_or(Value::Null, |identity| {
+                enrolled(identity, state_dir)
+            }),
             Err(error) => fault(error),
         },
         "status": match &status {
@@ -209,7 +217,7 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> Map<String, Value> {
 }
 
 /// Who this device is to its control plane. A CA's certificate is no secret, and long.
-fn enrolled(identity: &Identity) -> Value {
+fn enrolled(identity: &Identity, state_dir: &Path) -> Value {
     let trust = match (&identity.webpki, identity.ca_pem.is_empty()) {
         (Some(webpki), _) => format!("the authorities of this machine, for {}", webpki.name),
         (None, false) => "the pinned CA".to_owned(),
@@ -221,6 +229,10 @@ fn enrolled(identity: &Identity) -> Value {
         "server": identity.server,
         "cluster": identity.cluster.to_string(),
         "trust": trust,
+        "key": match identity::check(state_dir) {
+            Ok(()) => json!("in the state folder"),
+            Err(error) => fault(&error),
+        },
         "protocol_revision": identity.protocol_revision,
     })
 }

@@ -159,7 +159,7 @@ impl Client {
 /// there, without a reason.
 async fn refuse_tls(server: &str) -> Result<(), Failure> {
     let now = crate::text::Time::now().unix();
-    let findings = examine(server, None, Dates::Count, now, CONNECT_TIMEOUT).await;
+    let findings = examine(server, None, &Proxies::default(), now, CONNECT_TIMEOUT).await;
     let at_tls = findings
         .into_iter()
         .find(|finding| finding.step == Step::Tls);
@@ -174,7 +174,7 @@ async fn refuse_tls(server: &str) -> Result<(), Failure> {
 }
 
 /// The CA of a context. Dates of certificates are checked.
-fn trusted(ca: &str) -> Result<ServerTrust, Failure> {
+pub(crate) fn trusted(ca: &str) -> Result<ServerTrust, Failure> {
     if ca == SYSTEM_CA {
         let roots = SystemRoots::load().map_err(|error| {
             Failure::usage(

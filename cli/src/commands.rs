@@ -42,6 +42,11 @@ impl Session {
         Self { context, proxy }
     }
 
+    /// The proxy of the command line.
+    pub(crate) fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
+    }
+
     /// The server to talk to, and what is needed for that.
     pub(crate) fn context(&self) -> Result<Context, Failure> {
         let contexts = ConfigFile::locate(&process_env)?.read()?;

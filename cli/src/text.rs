@@ -132,7 +132,7 @@ pub(crate) fn short_digest(digest: &str) -> &str {
 
 /// "512 B", "1.5 MiB".
 pub(crate) fn bytes(count: u64) -> String {
-    indicatif::BinaryBytes(count).to_string()
+    kernex_proto::units::bytes(count)
 }
 
 /// "1 device", "2 devices", "0 entries"

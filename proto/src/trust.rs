@@ -147,7 +147,7 @@ impl ServerCertVerifier for PinnedCa {
             }
         }
         leaf.verify_is_valid_for_subject_name(server_name)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
+            .map_err(bad_certificate)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -232,6 +232,10 @@ fn bad_certificate(err: webpki::Error) -> Error {
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::BadDer => CertificateError::BadEncoding,
+        webpki::Error::CertNotValidForName(names) => CertificateError::NotValidForNameContext {
+            expected: names.expected,
+            presented: names.presented,
+        },
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
         webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,

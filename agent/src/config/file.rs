@@ -124,6 +124,32 @@ mod tests {
         assert!(strange[0].to_string().contains("`KERNEX_AGENT_SERVER`"));
     }
 
+    /// What `--help` lists stands in the table for operators too, and nothing else does.
+    #[test]
+    fn the_table_for_operators_names_each_flag_with_its_variable() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operators.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, table) = document.split_once("| flag of `kernex-agent` |").unwrap();
+        let rows: Vec<&str> = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let mut wanted = settings(|argument| {
+            let (flag, variable) = (argument.get_long()?, argument.get_env()?);
+            Some(format!("| `--{flag}` | `{}` |", variable.display()))
+        });
+        let command = <Args as clap::CommandFactory>::command();
+        let run = command.find_subcommand("run").unwrap();
+        let of_run = run.get_arguments().filter_map(clap::Arg::get_long);
+        wanted.extend(of_run.map(|flag| format!("| `run --{flag}` | |")));
+        for row in &wanted {
+            let is_there = rows.iter().any(|line| line.starts_with(row.as_str()));
+            assert!(is_there, "docs/operators.md lacks {row}");
+        }
+        assert_eq!(rows.len(), wanted.len(), "{rows:#?}");
+    }
+
     /// The list of names for the file comes from the flags; it must not name one that the file does
     /// not know.
     #[test]

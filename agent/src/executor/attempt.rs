@@ -207,6 +207,10 @@ impl<'a> Attempt<'a> {
     /// Makes the release current. May be repeated.
     async fn activate(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         self.begin_step(Step::Activate).await?;
+        self.switch(prepared).await
+    }
+
+    async fn switch(&self, prepared: &Prepared) -> Result<(), StepError> {
         self.note_switch(prepared).await?;
         activate::switch(&prepared.bundle_dir, Some(&prepared.folder))
             .map_err(|err| StepError::internal("cannot switch to the release", &err))
@@ -259,8 +263,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Writes into the journal that a step begins. Fails when the attempt was stopped meanwhile.
+    /// Begins a step: in the journal, and for the server to show.
     async fn begin_step(&mut self, step: Step) -> Result<(), StepError> {
+        self.note_step(step).await?;
+        self.report(step, 0);
+        Ok(())
+    }
+
+    /// Writes into the journal that a step begins. Fails when the attempt was stopped meanwhile.
+    async fn note_step(&mut self, step: Step) -> Result<(), StepError> {
         let (id, started) = (self.id, started(step));
         let may = self
             .executor
@@ -272,7 +283,6 @@ impl<'a> Attempt<'a> {
             return Err(StepError::Stopped);
         }
         self.has_begun |= step != Step::PreHook;
-        self.report(step, 0);
         Ok(())
     }
 

@@ -183,7 +183,7 @@ impl<'a> Active<'a> {
                 acceptance => Ok(acceptance),
             })
             .await?;
-        tracing::info!(command = %id, ?acceptance, "got a command");
+        tracing::info!(command = %id, acceptance = acceptance.as_str(), "got a command");
         if acceptance == Acceptance::New {
             self.shared.work.notify_one();
         }
@@ -196,7 +196,7 @@ impl<'a> Active<'a> {
             .journal
             .call(move |journal| journal.stop(id, &command))
             .await?;
-        tracing::info!(command = %id, ?stopped, going_back, "got a stop");
+        tracing::info!(command = %id, state = stopped.as_str(), going_back, "got a stop");
         let is_running = self.shared.stop(id, going_back);
         match stopped {
             StopResult::UnderWay if is_running => Ok(()),

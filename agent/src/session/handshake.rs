@@ -162,7 +162,7 @@ pub(super) async fn shake_hands(
         // Before anything continues that waits for this session.
         for (id, command) in stops {
             let stopped = journal.stop(id, &command)?;
-            tracing::info!(command = %id, ?stopped, "got a stop with the session");
+            tracing::info!(command = %id, state = stopped.as_str(), "got a stop with the session");
         }
         journal.confirm_epoch(epoch)
     });

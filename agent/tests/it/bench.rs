@@ -338,6 +338,22 @@ impl Session {
         }
     }
 
+    /// The steps that are told within some time.
+    pub(crate) async fn steps_within(&mut self, time: Duration) -> Vec<v1::Step> {
+        let mut told = Vec::new();
+        let _ = tokio::time::timeout(time, async {
+            while let Some(message) = self.next().await {
+                if let up::Message::Report(report) = message
+                    && let Some(v1::report::Event::Progress(progress)) = report.event
+                {
+                    told.push(progress.step());
+                }
+            }
+        })
+        .await;
+        told
+    }
+
     /// Waits until the agent says that a stop was carried out; returns the step it tells of.
     pub(crate) async fn stopped(&mut self) -> v1::Step {
         loop {

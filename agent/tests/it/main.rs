@@ -5,6 +5,7 @@ mod deferral;
 mod deploying;
 mod fake_server;
 mod health;
+mod lost_key;
 mod plans_and_configuration;
 mod previous_release;
 mod recovering;

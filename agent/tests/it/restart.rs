@@ -28,8 +28,11 @@ async fn after_the_restart_it_asked_for_an_attempt_continues() {
         let bundle = bench.archive(&restarting(&bench, survivor));
         let digest = bench.server.serve(&bundle, &[]);
         session.deploy(&attempt(), digest, &bundle).await;
-        session.step(Step::Activate).await;
+        session.step(Step::Script).await;
         bench.until_current("new").await;
+        // Nothing else is said while it waits: the switch is over, and it is not "activating".
+        let told = session.steps_within(Duration::from_millis(300)).await;
+        assert!(told.is_empty(), "{told:?}");
         if crash {
             bench.crash().await;
         } else {

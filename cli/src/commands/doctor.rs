@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use kernex_proto::{
-    connect::doctor::{Finding, Step, examine},
-    trust::Dates,
+    connect::{
+        doctor::{Finding, Step, examine},
+        proxy::Proxies,
+    },
     v1,
 };
 
 use super::Session;
 use crate::{
     args::OutputArg,
-    client::Client,
-    context::Context,
+    client::{Client, trusted},
+    context::{Context, process_env},
     error::{Exit, Failure},
     output::{Printer, Time, counted, doctor::CheckView, emit, print_note, whoami::skew},
 };
@@ -24,7 +26,7 @@ const NOTABLE_SKEW: u64 = 60;
 
 pub(crate) async fn run(session: &Session, output: OutputArg) -> Result<(), Failure> {
     let context = session.context()?;
-    let checks = Box::pin(check(&context)).await;
+    let checks = Box::pin(check(&context, session.proxy())).await;
     let failed = checks.iter().filter(|check| !check.is_good()).count();
     let printer = Printer::new(output.output);
     if printer.for_people() && !printer.wide() {
@@ -48,29 +50,40 @@ pub(crate) async fn run(session: &Session, output: OutputArg) -> Result<(), Fail
 }
 
 /// Every check up to the first one that makes the others pointless.
-pub(crate) async fn check(context: &Context) -> Vec<CheckView> {
+pub(crate) async fn check(context: &Context, proxy: Option<&str>) -> Vec<CheckView> {
     let now = Time::now().unix();
-    let found = Box::pin(examine(
-        &context.server,
-        context.ca.as_deref(),
-        Dates::Count,
-        now,
-        LIMIT,
-    ));
+    let server = &context.server;
+    let trust = match context.ca.as_deref() {
+        Some(ca) if server.starts_with("https://") => match trusted(ca) {
+            Ok(trust) => Some(trust),
+            Err(failure) => {
+                return vec![CheckView::bad("certificate", failure.message, failure.next)];
+            }
+        },
+        _ => None,
+    };
+    let proxies = match Proxies::new(proxy, process_env) {
+        Ok(proxies) => proxies,
+        Err(error) => {
+            let next = "Correct `--proxy`, KERNEX_PROXY or `https_proxy`.";
+            return vec![CheckView::bad("proxy", error.to_string(), next)];
+        }
+    };
+    let found = Box::pin(examine(server, trust, &proxies, now, LIMIT));
     let found = found.await;
     let is_reached = found
         .iter()
         .all(|finding| finding.is_good() || finding.step == Step::Clock);
     let mut checks: Vec<CheckView> = found.into_iter().map(CheckView::from).collect();
     if is_reached {
-        checks.extend(Box::pin(ask(context)).await);
+        checks.extend(Box::pin(ask(context, proxy)).await);
     }
     checks
 }
 
 /// What only the server knows: whether the token works, its version and its clock.
-async fn ask(context: &Context) -> Vec<CheckView> {
-    let client = match Client::connect(context).await {
+async fn ask(context: &Context, proxy: Option<&str>) -> Vec<CheckView> {
+    let client = match Client::connect_by(context, proxy).await {
         Ok(client) => client,
         Err(failure) => return vec![CheckView::bad("connection", failure.message, failure.next)],
     };
@@ -107,10 +120,7 @@ async fn ask(context: &Context) -> Vec<CheckView> {
 fn clocks(ours: i64, theirs: i64) -> CheckView {
     let apart = ours.abs_diff(theirs);
     if apart < NOTABLE_SKEW {
-        return CheckView::good(
-            "server clock",
-            "it agrees with that of this machine".to_owned(),
-        );
+        return CheckView::good("server clock", "both clocks agree".to_owned());
     }
     let which = if ours < theirs { "behind" } else { "ahead of" };
     CheckView::bad(

@@ -28,7 +28,7 @@ const LEFT_OUT: [&str; 3] = ["output_tail", "values", "token"];
 
 pub(crate) async fn run(session: &Session, file: &Path) -> Result<(), Failure> {
     let context = session.context()?;
-    let checks = Box::pin(doctor::check(&context)).await;
+    let checks = Box::pin(doctor::check(&context, session.proxy())).await;
     let mut bundle = json!({
         "made_at": Time::now(),
         "kernexctl": env!("CARGO_PKG_VERSION"),
@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &Session, file: &Path) -> Result<(), Failure> {
     });
     // Where the server cannot be reached, the checks say why.
     if checks.iter().all(crate::output::doctor::CheckView::is_good) {
-        let client = Client::connect(&context).await?;
+        let client = Client::connect_by(&context, session.proxy()).await?;
         let found = ask(&client).await?;
         if let (Some(bundle), Value::Object(found)) = (bundle.as_object_mut(), found) {
             bundle.extend(found);

@@ -258,6 +258,9 @@ async fn an_agent_makes_its_own_key_once_and_keeps_it_to_itself() {
         "{}",
         String::from_utf8_lossy(&first.stderr)
     );
+    let run = format!("`kernex-agent run --state-dir {}`", state.display());
+    let said = String::from_utf8_lossy(&first.stdout);
+    assert!(said.contains(&run), "{run} in {said}");
     let key = fs::read_to_string(state.join("device.key")).unwrap();
     let mode = fs::metadata(state.join("device.key"))
         .unwrap()
@@ -266,6 +269,28 @@ async fn an_agent_makes_its_own_key_once_and_keeps_it_to_itself() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(enroll(&token).status.success(), "enrolling again is fine");
     assert_eq!(fs::read_to_string(state.join("device.key")).unwrap(), key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_the_certificate_does_not_name_is_refused_with_the_names_it_has() {
+    // Its certificate is for 127.0.0.1 alone, and `localhost` leads there too.
+    let server = FakeServer::start().await;
+    let state = tempfile::tempdir().unwrap();
+    place_key(state.path(), 0);
+    let url = server.url().replace("127.0.0.1", "localhost");
+    let mut command = bare_command("enroll");
+    command.args(["--server", &url, "--token", &server.token()]);
+    let output = command
+        .arg("--state-dir")
+        .arg(state.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let names = "the certificate is for 127.0.0.1, not for localhost";
+    for part in [names, "--public-address"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,13 @@ async fn a_failure_reads_the_same_on_the_device_and_on_the_server() {
             "{line}"
         );
     }
+    // In the line once, and in the trace by the names that traces have.
+    for name in ["error.type", "process.exit.code"] {
+        assert_eq!(of_agent[name], Value::Null, "{of_agent}");
+    }
+    let got = lines(&agent.process().log());
+    let got = said(&got, "got a command").expect("a command is told");
+    assert_eq!(got["acceptance"], "accepted");
     assert_eq!(ended["disposition"], "applied");
     assert_eq!(ended["command"], of_agent["command"]);
     let created = said(&of_server, "deployment created").expect("the order is told");

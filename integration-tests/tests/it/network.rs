@@ -167,6 +167,14 @@ async fn a_certificate_of_another_authority_serves_clients_without_a_pin_and_is_
     };
     let (code, said) = list(&authority.roots());
     assert_eq!(code, Some(0), "{said}");
+    let mut doctor = ctl.command(&["doctor"]);
+    doctor
+        .env("KERNEX_SERVER", &url)
+        .env("KERNEX_TOKEN", &token)
+        .env("KERNEX_CA", "system")
+        .env("SSL_CERT_FILE", authority.roots());
+    let output = doctor.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
     let other = Authority::new(&folder.path().join("other"));
     let (code, said) = list(&other.roots());
     assert_eq!(code, Some(7), "{said}");
@@ -201,6 +209,13 @@ async fn a_certificate_of_another_authority_serves_clients_without_a_pin_and_is_
     server.operator().online("free").await;
     let stored = fs::read_to_string(scratch.join("agents/free/device.json")).unwrap();
     assert!(stored.contains("\"webpki\""), "{stored}");
+    let mut doctor = bare_command("doctor");
+    doctor
+        .arg("--state-dir")
+        .arg(scratch.join("agents/free"))
+        .env("SSL_CERT_FILE", authority.roots());
+    let output = doctor.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 
     other.issue(folder.path(), "localhost");
     wait_for("the new certificate to be served", || async {

@@ -13,11 +13,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::trust::Dates;
+use super::proxy::Proxies;
+use crate::trust::ServerTrust;
 
 mod tls;
 
-pub use tls::tls_error;
+pub use tls::{name_mismatch, tls_error};
 
 use tls::{encrypted, plaintext};
 
@@ -32,6 +33,8 @@ pub enum Step {
     Clock,
     /// The text of the address.
     Address,
+    /// The proxy on the way, when there is one: it looks the name up and connects.
+    Proxy,
     /// The name becomes addresses.
     Dns,
     /// A connection to the port.
@@ -40,7 +43,7 @@ pub enum Step {
     Tls,
     /// The certificate is for the name that was dialled.
     Name,
-    /// The certificate was made by the pinned CA, and its dates fit.
+    /// The certificate was made by a CA that is trusted, and its dates fit.
     Certificate,
 }
 
@@ -51,6 +54,7 @@ impl Step {
         match self {
             Self::Clock => "clock",
             Self::Address => "address",
+            Self::Proxy => "proxy",
             Self::Dns => "dns",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
@@ -94,12 +98,13 @@ impl Finding {
     }
 }
 
-/// Looks at every step to `address` and stops at the first that fails. `now` is the clock of this
-/// machine in seconds since 1970; each step may take `limit`.
+/// Looks at every step to `address` and stops at the first that fails. `trust` verifies the
+/// certificate, and `proxies` says what is on the way. `now` is the clock of this machine in seconds
+/// since 1970; each step may take `limit`.
 pub async fn examine(
     address: &str,
-    ca_pem: Option<&str>,
-    dates: Dates,
+    trust: Option<ServerTrust>,
+    proxies: &Proxies,
     now: i64,
     limit: Duration,
 ) -> Vec<Finding> {
@@ -111,6 +116,17 @@ pub async fn examine(
             return findings;
         }
     };
+    if uri.scheme_str() == Some("https")
+        && let Some(proxy) = proxies.on_the_way_to(&uri)
+    {
+        let found = encrypted(address, trust, proxies, now, limit).await;
+        if !found.iter().any(|finding| finding.step == Step::Proxy) {
+            let text = format!("{} leads there", proxy.shown());
+            findings.push(Finding::good(Step::Proxy, text));
+        }
+        findings.extend(found);
+        return findings;
+    }
     let addresses = match resolve(&host, port, limit).await {
         Ok(addresses) => addresses,
         Err(finding) => {
@@ -140,7 +156,7 @@ pub async fn examine(
         return findings;
     }
     drop(stream);
-    findings.extend(encrypted(address, ca_pem, dates, now, limit).await);
+    findings.extend(encrypted(address, trust, proxies, now, limit).await);
     findings
 }
 

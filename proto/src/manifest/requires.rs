@@ -7,6 +7,7 @@ use super::{
     ManifestError,
     fields::{self, Fields},
 };
+use crate::units;
 
 /// What the device must offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -59,8 +60,8 @@ impl Requires {
         match self.disk_bytes {
             Some(wanted) if wanted > free_bytes => Err(Unmet {
                 field: "disk_bytes",
-                wanted: wanted.to_string(),
-                found: free_bytes.to_string(),
+                wanted: units::bytes(wanted),
+                found: units::bytes(free_bytes),
             }),
             _ => Ok(()),
         }

@@ -140,10 +140,13 @@ fn another_name_is_refused() {
     let ca = Ca::new();
     let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Ignored).unwrap();
     let refused = verify(&pinned, &ca.leaf("other.test"), &ca.der(), 0);
-    assert_eq!(
-        refused,
-        Err(Error::InvalidCertificate(CertificateError::NotValidForName))
-    );
+    let Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+        presented, ..
+    })) = &refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(presented, &[r#"DnsName("other.test")"#]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kernex_proto::v1::FailureReason;
+use kernex_proto::v1::{FailureReason, Step};
 
 use super::{Attempt, Prepared, millis};
 use crate::{
@@ -75,7 +75,10 @@ impl Attempt<'_> {
             .await
             .map_err(|err| StepError::internal("cannot write to the journal", &err))?;
         if !after_switch {
-            self.activate(prepared).await?;
+            // The step that is shown stays that of the script: it is waited for its restart, and
+            // the switch takes a moment only.
+            self.note_step(Step::Activate).await?;
+            self.switch(prepared).await?;
         }
         tracing::info!("waiting for the restart that the script asked for");
         match self.unless_ended(std::future::pending::<()>()).await {

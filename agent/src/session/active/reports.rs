@@ -35,7 +35,7 @@ impl Active<'_> {
         tracing::debug!(
             seq,
             disposition = words::disposition(disposition),
-            ?acked,
+            report = acked.as_str(),
             "acknowledged"
         );
         self.sent.remove(&seq);

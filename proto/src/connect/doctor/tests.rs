@@ -16,6 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::trust::{Dates, PinnedCa};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// In the summer of 2026.
@@ -84,9 +85,42 @@ impl Servers {
     }
 }
 
+#[test]
+fn the_names_of_a_refused_certificate_are_told_as_people_write_them() {
+    let mismatch = |presented: Vec<String>| {
+        let why = rustls::CertificateError::NotValidForNameContext {
+            expected: "a.example".try_into().unwrap(),
+            presented,
+        };
+        let tls = io::Error::new(
+            io::ErrorKind::InvalidData,
+            rustls::Error::InvalidCertificate(why),
+        );
+        name_mismatch(&crate::connect::DialError::Tls(tls)).unwrap()
+    };
+    assert_eq!(
+        mismatch(vec![
+            r#"DnsName("localhost")"#.to_owned(),
+            "IpAddress(127.0.0.1)".to_owned(),
+            "DirectoryName".to_owned(),
+        ]),
+        "the certificate is for localhost, 127.0.0.1, DirectoryName, not for a.example"
+    );
+    assert!(mismatch(Vec::new()).contains("no names"));
+    let many = vec![r#"DnsName("b.example")"#.to_owned(); 30];
+    assert!(mismatch(many).contains("b.example and 22 more, not for"));
+    let other = io::Error::other("no TLS");
+    assert_eq!(name_mismatch(&other), None);
+}
+
+fn trust(ca_pem: Option<&str>) -> Option<ServerTrust> {
+    let pinned = PinnedCa::from_pem(ca_pem?, Dates::Count).unwrap();
+    Some(pinned)
+}
+
 /// The step that failed and what was said of it; every step before is good.
 async fn fault(address: &str, ca: Option<&str>, now: i64, limit: Duration) -> (Step, String) {
-    let findings = examine(address, ca, Dates::Count, now, limit).await;
+    let findings = examine(address, trust(ca), &Proxies::default(), now, limit).await;
     let fault = first_fault(&findings).unwrap_or_else(|| panic!("{address}: {findings:?}"));
     assert_eq!(findings.last(), Some(fault), "{findings:?}");
     assert!(
@@ -129,13 +163,13 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
             https(good),
             Some(&other_ca),
             Step::Certificate,
-            "not made by the CA",
+            "not made by a CA",
         ),
         (
             https(elsewhere),
             Some(&elsewhere_ca),
             Step::Name,
-            "other names",
+            "is for kernex.example, not for 127.0.0.1",
         ),
         (
             https(expired),
@@ -163,14 +197,41 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
         );
         assert_eq!(found.await.0, Step::Tls, "{address}");
     }
-    let findings = examine(&https(good), Some(&ca), Dates::Count, NOW, LIMIT).await;
+    let none = Proxies::default();
+    let findings = examine(&https(good), trust(Some(&ca)), &none, NOW, LIMIT).await;
     assert_eq!(first_fault(&findings), None, "{findings:?}");
+    // What was found stands beside the step, and reads alone.
+    for finding in &findings {
+        let text = &finding.text;
+        assert!(!text.starts_with("and "), "{finding:?}");
+        let repeats = finding.step == Step::Certificate && text.contains("certificate");
+        assert!(!repeats, "{finding:?}");
+    }
     let steps: Vec<&str> = findings
         .iter()
         .map(|finding| finding.step.as_str())
         .collect();
     assert_eq!(steps, ["clock", "tcp", "tls", "certificate", "name"]);
     // In 1970 the clock is named first.
-    let findings = examine(&https(good), Some(&ca), Dates::Ignored, 60, LIMIT).await;
+    let findings = examine(&https(good), trust(Some(&ca)), &none, 60, LIMIT).await;
     assert_eq!(first_fault(&findings).unwrap().step, Step::Clock);
+}
+
+#[tokio::test]
+async fn a_proxy_on_the_way_is_looked_at_instead_of_the_name() {
+    let mut servers = Servers::default();
+    let (_, ca) = servers.tls("kernex.example", VALID, b"h2").await;
+    let refuses = servers
+        .plain(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    let proxy = format!("http://ada:hunter2@127.0.0.1:{refuses}");
+    let proxies = Proxies::new(Some(&proxy), |_| None).unwrap();
+    // No DNS server here knows it; the proxy is asked.
+    let address = "https://kernex.invalid:7443";
+    let findings = examine(address, trust(Some(&ca)), &proxies, NOW, LIMIT).await;
+    let steps: Vec<Step> = findings.iter().map(|finding| finding.step).collect();
+    assert_eq!(steps, [Step::Clock, Step::Proxy], "{findings:?}");
+    let fault = first_fault(&findings).unwrap();
+    assert!(fault.text.contains("does not lead there"), "{fault:?}");
+    assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
 }

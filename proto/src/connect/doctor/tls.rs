@@ -7,10 +7,13 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{Finding, Step};
 use crate::{
-    connect::{AddressError, ControlPlane, DialError},
+    connect::{AddressError, ControlPlane, DialError, proxy::Proxies},
     error::chain,
-    trust::{Dates, PinnedCa},
+    trust::ServerTrust,
 };
+
+/// Names of a certificate that are listed; it may have hundreds.
+const MOST_NAMES: usize = 8;
 
 /// What HTTP/2 begins with, and an empty SETTINGS frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -69,24 +72,16 @@ pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration
     }
 }
 
-/// TLS against the pinned CA.
+/// TLS, verified by what is trusted here.
 pub(super) async fn encrypted(
     address: &str,
-    ca_pem: Option<&str>,
-    dates: Dates,
+    trust: Option<ServerTrust>,
+    proxies: &Proxies,
     now: i64,
     limit: Duration,
 ) -> Vec<Finding> {
-    let trust = ca_pem.and_then(|pem| PinnedCa::from_pem(pem, dates));
-    if let (Some(_), None) = (ca_pem, &trust) {
-        return vec![Finding::bad(
-            Step::Certificate,
-            "the CA that is to be trusted is no certificate in PEM form",
-            "Take a fresh `ca.pem` from the server's data folder.",
-        )];
-    }
-    let control_plane = match ControlPlane::new(address, trust, limit) {
-        Ok(control_plane) => control_plane,
+    let control_plane = match ControlPlane::verified_by(address, trust, limit) {
+        Ok(control_plane) => control_plane.through(proxies),
         Err(AddressError::NoCa(_)) => {
             return vec![Finding::bad(
                 Step::Certificate,
@@ -105,8 +100,11 @@ pub(super) async fn encrypted(
     match control_plane.dial().await {
         Ok(_) => vec![
             Finding::good(Step::Tls, "TLS 1.3 and HTTP/2"),
-            Finding::good(Step::Certificate, "the certificate is from the pinned CA"),
-            Finding::good(Step::Name, "the certificate is for this name"),
+            Finding::good(Step::Certificate, "made by a CA that is trusted here"),
+            Finding::good(
+                Step::Name,
+                format!("the certificate has the name in {address}"),
+            ),
         ],
         Err(error) => vec![refused(&error, address, now, limit)],
     }
@@ -114,7 +112,15 @@ pub(super) async fn encrypted(
 
 /// Why a dial over TLS failed.
 fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Finding {
-    const CA: &str = "Take a fresh `ca.pem` from the server's data folder; somebody in between may also answer for it.";
+    const CA: &str = "This may be another control plane, or somebody in between answers for it. After its CA was made anew, \
+                      take a fresh `ca.pem` from its data folder; a device enrols again.";
+    if let Some(mismatch) = name_mismatch(error) {
+        return Finding::bad(
+            Step::Name,
+            mismatch,
+            "Use one of its names in the URL, or start the server with `--public-address` for this one.",
+        );
+    }
     if let Some(tls) = tls_error(error) {
         let rustls::Error::InvalidCertificate(why) = tls else {
             return match tls {
@@ -133,16 +139,9 @@ fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Findi
             };
         };
         return match why {
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Finding::bad(
-                    Step::Name,
-                    format!("the certificate is for other names than that in {address}"),
-                    "Use one of its names in the URL, or start the server with `--public-address` for this one.",
-                )
-            }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Finding::bad(
                 Step::Certificate,
-                "the certificate was not made by the CA that is trusted here",
+                "the certificate was not made by a CA that is trusted here",
                 CA,
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Finding::bad(
@@ -169,6 +168,11 @@ fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Findi
         };
     }
     match error {
+        DialError::Proxy(..) => Finding::bad(
+            Step::Proxy,
+            chain(error),
+            "Check `--proxy`, `https_proxy` and `no_proxy`, and that the proxy lets CONNECT through to this port.",
+        ),
         DialError::NotHttp2 => Finding::bad(
             Step::Tls,
             "the port speaks TLS, but no HTTP/2",
@@ -185,6 +189,49 @@ fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Findi
             "Check the port, and what is between this machine and the server.",
         ),
     }
+}
+
+/// Which names the certificate has, when it was refused because the name that was asked for is none
+/// of them; in words that begin a sentence.
+#[must_use]
+pub fn name_mismatch(error: &(dyn Error + 'static)) -> Option<String> {
+    let rustls::Error::InvalidCertificate(why) = tls_error(error)? else {
+        return None;
+    };
+    let (wanted, names) = match why {
+        CertificateError::NotValidForName => {
+            return Some("the certificate is for other names".to_owned());
+        }
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => (expected.to_str(), presented),
+        _ => return None,
+    };
+    if names.is_empty() {
+        return Some(format!("the certificate has no names, and not {wanted}"));
+    }
+    let shown: Vec<&str> = names
+        .iter()
+        .take(MOST_NAMES)
+        .map(|name| bare(name))
+        .collect();
+    let more = match names.len().saturating_sub(MOST_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = shown.join(", ");
+    Some(format!(
+        "the certificate is for {shown}{more}, not for {wanted}"
+    ))
+}
+
+/// A name out of `DnsName("localhost")` or `IpAddress(127.0.0.1)`, as the library writes them.
+fn bare(presented: &str) -> &str {
+    let inner = presented
+        .strip_suffix(')')
+        .and_then(|text| text.split_once('('));
+    inner.map_or(presented, |(_, name)| name.trim_matches('"'))
 }
 
 /// The error of TLS among the causes.
