@@ -99,8 +99,8 @@ impl Finding {
 }
 
 /// Looks at every step to `address` and stops at the first that fails. `trust` verifies the
-/// certificate, and `proxies` says what is on the way. `now` is the clock of this machine in seconds
-/// since 1970; each step may take `limit`.
+/// certificate, and `proxies` says what is on the way. `now` is the clock of this machine in
+/// seconds since 1970; each step may take `limit`.
 pub async fn examine(
     address: &str,
     trust: Option<ServerTrust>,
@@ -121,7 +121,7 @@ pub async fn examine(
     {
         let found = encrypted(address, trust, proxies, now, limit).await;
         if !found.iter().any(|finding| finding.step == Step::Proxy) {
-            let text = format!("{} leads there", proxy.shown());
+            let text = format!("{} is on the way", proxy.shown());
             findings.push(Finding::good(Step::Proxy, text));
         }
         findings.extend(found);

@@ -3,7 +3,7 @@
 use kernex_migrations::Migrator;
 use kernex_proto::ids::ClusterId;
 use sea_orm::EntityTrait;
-use sea_orm_migration::{MigrationName as _, MigratorTrait as _};
+use sea_orm_migration::MigratorTrait as _;
 
 use crate::store::{
     db::{
