@@ -41,7 +41,8 @@ impl Signal {
     }
 }
 
-/// Runs a verb until it ends or a signal comes. A verb that waits for a signal itself sees it first.
+/// Runs a verb until it ends or a signal comes. A verb that waits for a signal itself sees it
+/// first.
 pub(crate) async fn unless_interrupted<F>(verb: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named() {
-        for bad in ["info,=loud=", "=loud=", "a=loud", "a b=info"] {
+        for bad in ["info,=loud=", "=loud=", "a=loud"] {
             let error = filter(bad, DEFAULT_LEVEL).unwrap_err();
             assert!(error.to_string().contains(&format!("`{bad}`")), "{error}");
             assert!(check_filter(bad).is_err(), "{bad}");

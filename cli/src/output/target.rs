@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use kernex_proto::v1::{self, AttemptState};
 use serde::Serialize;
 
-use super::{
-    Field, Time, View, ago, bytes, printable, script_output::ScriptOutputView, state_word, when,
-    wire::Wire,
-};
+use super::{Field, Time, View, ago, bytes, printable, state_word, when, wire::Wire};
 
 mod waits;
 
@@ -134,9 +131,9 @@ impl TargetView {
         &self.target.device_id
     }
 
-    /// What its scripts printed.
-    pub(crate) fn script_output(&self) -> ScriptOutputView {
-        ScriptOutputView::from(self.target.0.clone())
+    /// As the server sent it.
+    pub(crate) fn wire(&self) -> &v1::Target {
+        &self.target
     }
 
     /// What the script printed last.

@@ -150,6 +150,7 @@ fn every_test_named_in_the_documents_exists() {
         ("agent", "src"),
         ("agent", "tests"),
         ("cli", "src"),
+        ("cli", "tests"),
         ("integration-tests", "src"),
         ("integration-tests", "tests"),
     ] {

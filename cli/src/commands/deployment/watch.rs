@@ -23,6 +23,7 @@ use crate::{
         print_note, printable,
         progress::Watching,
         reader,
+        script_output::ScriptOutputView,
         target::{TargetView, failures, is_closed, named},
     },
 };
@@ -385,7 +386,7 @@ pub(crate) fn print_output(targets: &[TargetView]) {
     const LINES: usize = 20;
     let failed = targets.iter().filter(|target| target.failed());
     for target in failed.take(MOST_OUTPUTS) {
-        let lines = target.script_output().lines(LINES);
+        let lines = ScriptOutputView::from(target.wire().clone()).lines(LINES);
         let message = printable(target.message());
         if lines.is_empty() && message.is_empty() {
             continue;
