@@ -90,6 +90,9 @@ impl Assembly {
             self.last.clone(),
         );
         parts.start("recorder", recording);
+        let log = Arc::clone(self.foundation.store.log_queue());
+        let last = self.last.clone();
+        parts.start("log", async move { log.serve(last).await });
         let (committer, committing) = SessionCommitter::new(
             self.foundation.store.clone(),
             Arc::clone(&self.metrics),

@@ -31,6 +31,7 @@ pub mod edge;
 pub mod enrollment;
 pub mod error;
 pub mod lifecycle;
+mod log_queue;
 pub mod metrics;
 mod parts;
 pub mod preflight;

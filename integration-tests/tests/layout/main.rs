@@ -62,7 +62,14 @@ const FLOORS: [&[&str]; 14] = [
     &["delivery/in_flight", "metrics", "revocations"],
     &["wire"],
     &["domain"],
-    &["backoff", "clock", "crash", "lifecycle", "signature"],
+    &[
+        "backoff",
+        "clock",
+        "crash",
+        "lifecycle",
+        "log_queue",
+        "signature",
+    ],
 ];
 
 /// Path of a module below the root of its crate, which has none.

@@ -24,6 +24,7 @@ use crate::{
     },
     domain::attempt::{Ending, FailureReason},
     error::chain,
+    log_queue::LogQueue,
     metrics::{Metrics, observe},
     store::{CachedHeartbeat, IncomingReport, ReportEvent, Store, StoreError},
 };
@@ -142,7 +143,7 @@ impl Worker {
                 report.session.end(EndReason::Unrecorded);
                 continue;
             };
-            report.span.in_scope(|| log_recorded(&report, disposition));
+            log_recorded(&report, disposition, self.store.log_queue());
             if matches!(report.event, ReportEvent::Accepted)
                 && disposition == v1::Disposition::Applied
                 && let Some(waited) = self.registry.waited_for_push(device, report.attempt)
@@ -263,33 +264,42 @@ impl Worker {
 
 /// Logs what a device said and what became of it. Only the end of an attempt is logged at the usual
 /// level.
-fn log_recorded(report: &Submission, disposition: v1::Disposition) {
+fn log_recorded(report: &Submission, disposition: v1::Disposition, log: &LogQueue) {
     let disposition = words::disposition(disposition);
     // Most spans are disabled here, because few reports are traced.
     let (device, session) = (report.session.device, report.session.epoch);
     let command = report.attempt;
     let ReportEvent::Outcome(outcome) = &report.event else {
-        tracing::debug!(%device, session, %command, seq = report.seq, disposition, "report recorded");
+        let seq = report.seq;
+        report.span.in_scope(
+            || tracing::debug!(%device, session, %command, seq, disposition, "report recorded"),
+        );
         return;
     };
     let ending = Ending::try_from(outcome).ok();
+    let state = ending.map(|ending| ending.state().as_str());
     let reason = ending.and_then(Ending::reason).map(FailureReason::as_str);
     if let Some(reason) = reason {
         report.span.record("otel.status_code", "ERROR");
         report.span.record("error.type", reason);
     }
-    tracing::info!(
-        %device,
-        session,
-        %command,
-        state = ending.map(|ending| ending.state().as_str()),
-        reason,
-        exit_code = outcome.exit_code,
-        why = Some(outcome.message.as_str()).filter(|why| !why.is_empty()).map(shorten),
-        duration_ms = outcome.duration_ms,
-        disposition,
-        "attempt ended"
-    );
+    let (exit_code, duration_ms) = (outcome.exit_code, outcome.duration_ms);
+    let why = Some(outcome.message.as_str()).filter(|why| !why.is_empty());
+    let why = why.map(|why| shorten(why).to_owned());
+    log.add(report.span.clone(), move || {
+        tracing::info!(
+            %device,
+            session,
+            %command,
+            state,
+            reason,
+            exit_code,
+            why,
+            duration_ms,
+            disposition,
+            "attempt ended"
+        );
+    });
 }
 
 /// As much of a device's text as a log line holds.

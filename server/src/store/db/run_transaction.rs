@@ -184,7 +184,7 @@ impl Store {
                 act.before();
                 let (events, changed) = tx.commit(self.log_events()).await?;
                 act.after();
-                tell(&events, self.figures());
+                tell(events, self.figures(), self.log_queue());
                 self.revocations().publish(&revoked);
                 if changed {
                     self.wake();

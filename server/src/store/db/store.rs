@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::{
     clock::Clock,
     delivery::in_flight::InFlight,
+    log_queue::LogQueue,
     metrics::Transactions,
     revocations::Revocations,
     store::db::{
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     in_flight: Arc<InFlight>,
     event_limit: EventLimit,
     log_events: LogEvents,
+    log_queue: Arc<LogQueue>,
 }
 
 /// How many connections of a pool are in use, and how many more could be.
@@ -99,6 +101,7 @@ impl Store {
             revocations: Revocations::default(),
             in_flight: Arc::default(),
             log_events,
+            log_queue: Arc::default(),
         };
         Ok(Self(Arc::new(inner), Lane::Sessions))
     }
@@ -147,6 +150,11 @@ impl Store {
     /// Limits the events that each device may cause.
     pub(crate) fn event_limit(&self) -> &EventLimit {
         &self.0.event_limit
+    }
+
+    /// Lines about what is committed, which wait a moment.
+    pub(crate) fn log_queue(&self) -> &Arc<LogQueue> {
+        &self.0.log_queue
     }
 
     pub(super) fn log_events(&self) -> LogEvents {

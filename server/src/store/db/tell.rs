@@ -3,14 +3,16 @@
 //! caller as well.
 
 use serde_json::Value;
+use tracing::Span;
 
 use crate::{
+    log_queue::LogQueue,
     metrics::Transactions,
     store::db::new_event::{NewEvent, Subject},
 };
 
 /// Logs and counts the events of a transaction that is committed.
-pub(crate) fn tell(events: &[NewEvent], figures: &Transactions) {
+pub(crate) fn tell(events: Vec<NewEvent>, figures: &Transactions, log: &LogQueue) {
     for event in events {
         match event.kind.split_once('.') {
             // The recorder logs outcomes, because it knows their session and trace.
@@ -20,7 +22,8 @@ pub(crate) fn tell(events: &[NewEvent], figures: &Transactions) {
                     let result = text(&event.detail, "result").unwrap_or_default();
                     figures.deployments_finished.inc([result]);
                 }
-                log_deployment(what, event);
+                let what = what.replace('_', " ");
+                log.add(Span::current(), move || log_deployment(&what, &event));
             }
             _ => {}
         }
@@ -39,7 +42,6 @@ fn log_deployment(what: &str, event: &NewEvent) {
     let detail = |name| text(&event.detail, name);
     let number = |name| event.detail.get(name).and_then(Value::as_u64);
     let trace_id = event.traceparent.split('-').nth(1);
-    let what = what.replace('_', " ");
     tracing::info!(
         %deployment,
         bundle = detail("bundle"),
@@ -75,7 +77,7 @@ mod tests {
             detail,
             traceparent: String::new(),
         };
-        let events = [
+        let events = vec![
             of("attempt.failed", json!({ "reason": "script_failed" })),
             of("attempt.failed", json!({ "reason": "script_failed" })),
             of("attempt.succeeded", json!({})),
@@ -83,7 +85,7 @@ mod tests {
             of("attempt.late", json!({ "reason": "made up" })),
             of("deployment.finished", json!({ "result": "failed" })),
         ];
-        tell(&events, &figures);
+        tell(events, &figures, &LogQueue::default());
         let ended = |result, reason| figures.attempts_ended.get([result, reason]);
         assert_eq!(ended("failed", "script_failed"), Some(2));
         assert_eq!(ended("succeeded", ""), Some(1));
