@@ -75,12 +75,12 @@ impl Watch {
             Err(status) => return Ok(Err(status)),
         };
         loop {
-            let message = match events.message().await {
+            let next = reconnect.next(&self.client, &mut events, print_note);
+            let message = match next.await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(Ok(StreamEnd::Stream)),
                 Err(status) => return Ok(Err(status)),
             };
-            reconnect.note_message();
             self.after = self.after.max(Some(message.cursor));
             let Some(event) = message.event else {
                 continue;

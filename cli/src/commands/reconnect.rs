@@ -1,30 +1,49 @@
-//! The reconnect policy of watches: how one continues after its stream was cut.
+//! The reconnect policy of watches: how one continues after its stream was cut, and what it says
+//! while the server does not answer.
 //!
-//! | server is away for | what happens |
+//! | the server | what happens |
 //! |---|---|
-//! | less than 10 s | tries again, without a message |
-//! | 10 s to 60 s | prints one message, tries again |
-//! | more than 60 s, or an error that cannot pass | the watch fails |
+//! | is away for less than 5 s | it is tried again, without a message |
+//! | is away for longer, or is silent and does not answer a question either | that is said once, and it is tried again |
+//! | is back after that | that is said, too |
+//! | has been away for 60 s, or refuses what cannot pass | the watch fails |
+//!
+//! A watch on which nothing happens is no server that is away: time counts from the moment at which
+//! the stream was lost.
 
-use std::time::{Duration, Instant};
+use std::{future::Future, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use tonic::Status;
+use kernex_proto::v1;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Status, Streaming};
 
-use crate::error::{Exit, Failure, is_passing};
+use crate::{
+    client::Client,
+    error::{Exit, Failure, is_passing},
+};
 
 /// How long a server may be away before the watch gives up.
 const LIMIT: Duration = Duration::from_secs(60);
 /// A server that is away for less than this is not mentioned: it may be restarting.
-const WARN_AFTER: Duration = Duration::from_secs(10);
+const WARN_AFTER: Duration = Duration::from_secs(5);
 /// Pauses between two tries: doubled from the first up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// After so long without a message the server is asked whether it is there. A connection that broke
+/// without a word is noticed by pings far later.
+const QUIET: Duration = Duration::from_secs(15);
+/// A server that does not answer within this time is away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const AWAY: &str = "The server cannot be reached at the moment; trying again...";
+const BACK: &str = "The server answers again.";
 
 /// Decides whether a watch tries again, and when.
 #[derive(Debug)]
 pub(crate) struct ReconnectPolicy {
-    last_message: Instant,
+    /// When the stream was lost; none while there is one.
+    lost_at: Option<Instant>,
     pauses: ExponentialBackoff,
     has_warned: bool,
 }
@@ -33,7 +52,7 @@ impl ReconnectPolicy {
     /// A policy for a server that has just answered.
     pub(crate) fn new() -> Self {
         Self {
-            last_message: Instant::now(),
+            lost_at: None,
             pauses: ExponentialBuilder::new()
                 .with_min_delay(FIRST_PAUSE)
                 .with_max_delay(LONGEST_PAUSE)
@@ -43,9 +62,64 @@ impl ReconnectPolicy {
         }
     }
 
-    /// The server sent a message: everything starts again.
-    pub(crate) fn note_message(&mut self) {
+    /// The next message of a stream. While none comes, `say` hears when the server does not answer
+    /// any more, and when it does again.
+    pub(crate) async fn next<T>(
+        &mut self,
+        client: &Client,
+        stream: &mut Streaming<T>,
+        say: impl Fn(&str),
+    ) -> Result<Option<T>, Status> {
+        let next = self.watched(stream.message(), || is_there(client), &say);
+        let message = next.await?;
+        if message.is_some() {
+            self.note_answer(say);
+        }
+        Ok(message)
+    }
+
+    /// The server sent something: everything starts again.
+    pub(crate) fn note_answer(&mut self, say: impl Fn(&str)) {
+        self.is_back(say);
         *self = Self::new();
+    }
+
+    /// Waits for `message`, and asks from time to time whether the server `is_there`.
+    async fn watched<T, F: Future<Output = bool>>(
+        &mut self,
+        message: impl Future<Output = T>,
+        is_there: impl Fn() -> F,
+        say: &impl Fn(&str),
+    ) -> T {
+        let mut message = std::pin::pin!(message);
+        loop {
+            let asked = async {
+                sleep(QUIET).await;
+                is_there().await
+            };
+            tokio::select! {
+                message = &mut message => return message,
+                is_there = asked => if is_there {
+                    self.is_back(say);
+                } else {
+                    self.is_away(say);
+                },
+            }
+        }
+    }
+
+    fn is_away(&mut self, say: impl Fn(&str)) {
+        if !self.has_warned {
+            say(AWAY);
+            self.has_warned = true;
+        }
+    }
+
+    fn is_back(&mut self, say: impl Fn(&str)) {
+        if self.has_warned {
+            say(BACK);
+            self.has_warned = false;
+        }
     }
 
     /// Waits before the next try, after a stream ended with this status or without one. Fails when
@@ -53,9 +127,9 @@ impl ReconnectPolicy {
     pub(crate) async fn wait(
         &mut self,
         ended: Option<Status>,
-        warn: impl FnOnce(&str),
+        say: impl Fn(&str),
     ) -> Result<(), Failure> {
-        let away = self.last_message.elapsed();
+        let away = self.lost_at.get_or_insert_with(Instant::now).elapsed();
         match ended {
             Some(status) if !is_passing(&status) || away >= LIMIT => {
                 return Err(Failure::from(status));
@@ -69,28 +143,89 @@ impl ReconnectPolicy {
             }
             Some(_) | None => {}
         }
-        if away >= WARN_AFTER && !self.has_warned {
-            warn("The connection was lost; trying again...");
-            self.has_warned = true;
+        if away >= WARN_AFTER {
+            self.is_away(say);
         }
         let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         Ok(())
+    }
+}
+
+/// Whether the server answers anything, also that it refuses the question.
+async fn is_there(client: &Client) -> bool {
+    let mut access = client.access();
+    let answer = timeout(PATIENCE, access.who_am_i(v1::WhoAmIRequest {}));
+    match answer.await {
+        Ok(Ok(_)) => true,
+        Ok(Err(status)) => !is_passing(&status),
+        Err(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
+
+    fn away() -> Option<Status> {
+        Some(Status::unavailable("the server is stopping"))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_and_what_does_not_is_told() {
         let mut reconnect = ReconnectPolicy::new();
         let quiet = |text: &str| panic!("said {text}");
         assert!(reconnect.wait(None, quiet).await.is_ok());
-        let away = Some(Status::unavailable("the server is stopping"));
-        assert!(reconnect.wait(away, quiet).await.is_ok());
+        assert!(reconnect.wait(away(), quiet).await.is_ok());
         let refused = Some(Status::not_found("no such deployment"));
         assert!(reconnect.wait(refused, quiet).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_is_told_once_and_given_up_after_a_minute() {
+        let said = RefCell::new(Vec::new());
+        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        let mut reconnect = ReconnectPolicy::new();
+        // However long nothing happened before: the server was there.
+        sleep(Duration::from_secs(3600)).await;
+        let lost = Instant::now();
+        let failure = loop {
+            if let Err(failure) = reconnect.wait(away(), say).await {
+                break failure;
+            }
+        };
+        assert_eq!(failure.exit, Exit::Unreachable);
+        let took = lost.elapsed();
+        assert!(
+            took >= LIMIT && took < LIMIT + 2 * LONGEST_PAUSE,
+            "{took:?}"
+        );
+        assert_eq!(*said.borrow(), [AWAY]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_falls_silent_is_told_and_that_it_is_back() {
+        let said = RefCell::new(Vec::new());
+        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        let mut reconnect = ReconnectPolicy::new();
+        let asked = Cell::new(0);
+        let is_there = || {
+            asked.set(asked.get() + 1);
+            let answers = !matches!(asked.get(), 3 | 4);
+            async move { answers }
+        };
+        let later = |quiet: Duration| async move {
+            sleep(quiet).await;
+            7
+        };
+        // A watch on which nothing happens says nothing.
+        let message = reconnect.watched(later(QUIET * 5 / 2), is_there, &say);
+        assert_eq!((message.await, asked.get()), (7, 2));
+        assert_eq!(*said.borrow(), [""; 0]);
+        let message = reconnect.watched(later(QUIET * 7 / 2), is_there, &say);
+        assert_eq!((message.await, asked.get()), (7, 5));
+        assert_eq!(*said.borrow(), [AWAY, BACK]);
     }
 }

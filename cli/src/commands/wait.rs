@@ -64,23 +64,21 @@ async fn until(
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     let mut reconnect = ReconnectPolicy::new();
+    let say = |text: &str| bar.suspend(|| print_note(text));
     loop {
         let request = v1::GetDeviceRequest {
             device: device.to_owned(),
         };
         match client.devices().get_device(request).await {
             Ok(answer) => {
-                reconnect.note_message();
+                reconnect.note_answer(say);
                 if is(&present(answer.into_inner().device, "device")?, wish) {
                     return Ok(());
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             Err(status) if status.code() == Code::NotFound => return Err(status.into()),
-            Err(status) => {
-                let warn = |text: &str| bar.suspend(|| print_note(text));
-                reconnect.wait(Some(status), warn).await?;
-            }
+            Err(status) => reconnect.wait(Some(status), say).await?,
         }
     }
 }

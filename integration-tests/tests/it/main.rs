@@ -59,5 +59,6 @@ mod strangers;
 mod superseding;
 mod telemetry;
 mod tokens;
+mod unreachable;
 mod untrusted_bundles;
 mod watching;

@@ -186,7 +186,10 @@ impl Follow<'_> {
         let mut undecided: Option<Failure> = None;
         loop {
             let next = match undecided.take() {
-                None => changes.message().await,
+                None => {
+                    let say = |text: &str| watching.print_note(text);
+                    self.reconnect.next(self.client, &mut changes, say).await
+                }
                 Some(failure) => match timeout(SETTLED, changes.message()).await {
                     Ok(next) => next,
                     Err(_) => return Err(failure),
@@ -197,7 +200,6 @@ impl Follow<'_> {
                 Ok(None) => return Ok(Ok(None)),
                 Err(status) => return Ok(Err(status)),
             };
-            self.reconnect.note_message();
             for target in change.targets {
                 // After a reconnect the server sends all targets again.
                 if self.targets.get(&target.id) != Some(&target) {

@@ -76,12 +76,12 @@ impl Watch<'_> {
         // Ids of a snapshot that is being sent; devices that are not in it are gone.
         let mut listed: Option<Vec<String>> = None;
         loop {
-            let message = match changes.message().await {
+            let next = reconnect.next(&self.client, &mut changes, print_note);
+            let message = match next.await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(Ok(true)),
                 Err(status) => return Ok(Err(status)),
             };
-            reconnect.note_message();
             let mut lines = Vec::new();
             if message.snapshot {
                 listed = Some(Vec::new());
