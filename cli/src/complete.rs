@@ -4,7 +4,10 @@
 use std::{ffi::OsStr, time::Duration};
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use kernex_proto::v1;
+use kernex_proto::{
+    event_kinds::{ALL, by_subject},
+    v1,
+};
 
 use crate::{
     client::Client,
@@ -90,6 +93,19 @@ fn tokens_of(tokens: impl Iterator<Item = v1::OperatorToken>, now: Time) -> Vec<
         (token.name, role)
     });
     named.collect()
+}
+
+/// Kinds of events, and their subjects.
+pub(crate) fn event_kinds() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let subjects = by_subject().into_iter();
+        let subjects = subjects.map(|(subject, verbs)| {
+            let all = format!("all {} kinds", verbs.len());
+            (subject.to_owned(), all)
+        });
+        let kinds = ALL.iter().map(|kind| ((*kind).to_owned(), String::new()));
+        suggestions(typed, subjects.chain(kinds).collect())
+    })
 }
 
 /// Words that `explain` knows.

@@ -16,6 +16,7 @@ pub mod connect;
 pub mod crash;
 pub mod digest;
 pub mod error;
+pub mod event_kinds;
 pub mod handshake;
 pub mod ids;
 mod invalid_id;

@@ -9,7 +9,6 @@ pub mod attempt;
 pub mod bundle_reference;
 pub mod configuration;
 pub mod device;
-pub mod event_kinds;
 pub mod halt;
 pub mod parse_error;
 pub mod pattern;

@@ -8,13 +8,7 @@ use kernex_proto::v1;
 
 use crate::complete;
 
-use super::{
-    Consent, OutputArg,
-    listing::ListArgs,
-    parse_duration,
-    times::{End, parse_end},
-    words,
-};
+use super::{Consent, OutputArg, listing::ListArgs, parse_duration, times::parse_since, words};
 
 /// Filters of `deployment list`. All that are given have to hold.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,16 +27,6 @@ pub(crate) struct DeploymentFilterArgs {
     /// Only deployments made since then: a duration such as 2d, or a time
     #[arg(long, value_parser = parse_since, value_name = "DURATION|TIME")]
     since: Option<Timestamp>,
-}
-
-/// Reads how long ago, or when.
-fn parse_since(text: &str) -> Result<Timestamp, String> {
-    match parse_end(text)? {
-        End::At(time) => Ok(time),
-        End::After(ago) => Timestamp::now()
-            .checked_sub(ago)
-            .map_err(|_| format!("`{text}` is before all time")),
-    }
 }
 
 impl DeploymentFilterArgs {

@@ -194,6 +194,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "event watch",
         &[
             "kernexctl event watch --kind device.drifted --kind deployment",
+            "kernexctl event watch --device edge-1 --since 2h",
             "kernexctl event watch --after 0 -o jsonl",
         ],
     ),

@@ -50,6 +50,16 @@ pub(crate) fn parse_end(text: &str) -> Result<End, String> {
     }
 }
 
+/// Reads how long ago something was, or when.
+pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
+    match parse_end(text)? {
+        End::At(time) => Ok(time),
+        End::After(ago) => Timestamp::now()
+            .checked_sub(ago)
+            .map_err(|_| format!("`{text}` is before all time")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ mod downloads;
 mod drift;
 mod dynamic_deployments;
 mod enrolment;
+mod event_filters;
 mod failures;
 mod file_permissions;
 mod fleet;

@@ -8,11 +8,8 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, feed::Start, watch, wire::filter::event_kinds};
-use crate::{
-    domain::event_kinds::is_of,
-    edge::answers::{Fed, MANY},
-};
+use super::{Api, watch, wire::event_filter::EventFilter};
+use crate::edge::answers::{Fed, MANY};
 
 #[derive(Debug)]
 pub struct Events(pub(super) Arc<Api>);
@@ -25,19 +22,14 @@ impl EventService for Events {
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let scope = self.0.view(&request)?.scope();
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
-        let start = if request.from_now {
-            Start::Now
-        } else {
-            Start::After(request.after)
-        };
-        let kinds = event_kinds(request.kinds)?;
-        let wanted = move |kind: &str| kinds.is_empty() || kinds.iter().any(|of| is_of(kind, of));
+        let from_now = request.from_now;
+        let (filter, start) = EventFilter::read(&view, request).await?;
         let draining = self.0.draining.clone();
-        let mut follower = self.0.feed.follow(scope, start, draining).await?;
+        let mut follower = self.0.feed.follow(view.scope(), start, draining).await?;
         let answers = try_stream! {
-            if request.from_now {
+            if from_now {
                 // The watcher needs a cursor even if the stream ends before the first event.
                 yield WatchEventsResponse { event: None, cursor: follower.cursor() };
             }
@@ -45,13 +37,13 @@ impl EventService for Events {
                 let mut sent = None;
                 for event in follower.next().await? {
                     let cursor = event.cursor;
-                    if wanted(&event.kind) {
+                    if filter.wants(&event) {
                         sent = Some(cursor);
                         yield WatchEventsResponse { event: Some(event.into()), cursor };
                     }
                 }
                 if sent != Some(follower.cursor()) {
-                    // A watcher that comes back need not read again what is of other kinds.
+                    // A watcher that comes back need not read again what it does not want.
                     yield WatchEventsResponse { event: None, cursor: follower.cursor() };
                 }
             }

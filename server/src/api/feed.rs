@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::{Awaited, await_change};
 use crate::{
+    clock::Timestamp,
     error::{busy, chain, cursor_gone, going_away, slow_reader},
     store::{EventRow, Scope, View},
 };
@@ -47,6 +48,8 @@ pub struct WatcherPermit {
 pub enum Start {
     /// After this event, or with the oldest that is kept when it is 0.
     After(u64),
+    /// With the oldest that is kept and did not happen before this moment.
+    Since(Timestamp),
     /// With the next event.
     Now,
 }
@@ -141,6 +144,10 @@ impl Feed {
         let bounds = self.view.event_bounds().await?;
         let cursor = match start {
             Start::Now => bounds.newest,
+            Start::Since(moment) => {
+                let first = self.view.first_event_since(moment).await?;
+                first.map_or(bounds.newest, |cursor| cursor.saturating_sub(1))
+            }
             Start::After(cursor) if bounds.reach(cursor) => cursor,
             Start::After(cursor) => {
                 return Err(cursor_gone(cursor, bounds.oldest, bounds.newest));

@@ -8,6 +8,7 @@ pub(super) mod configuration;
 pub(super) mod deployment;
 mod device;
 mod event;
+pub(super) mod event_filter;
 pub(super) mod fields;
 pub(super) mod filter;
 pub(super) mod fitting;

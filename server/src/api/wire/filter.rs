@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{fields::seconds, selector::any_selector};
 use crate::{
     clock::Timestamp,
-    domain::{bundle_reference::BundleReference, event_kinds, pattern::Pattern},
+    domain::{bundle_reference::BundleReference, pattern::Pattern},
     error::invalid,
     store::{DeploymentFilter, DeviceFilter, IdPrefix, TargetFilter},
 };
@@ -72,24 +72,6 @@ pub(in crate::api) fn target_filter(
     })
 }
 
-/// Kinds of events that a watcher wants. Each has to exist, or the watcher would wait for ever.
-pub(in crate::api) fn event_kinds(kinds: Vec<String>) -> Result<Vec<String>, Status> {
-    let kinds = few("kinds", kinds)?;
-    match kinds.iter().find(|kind| !event_kinds::exists(kind)) {
-        None => Ok(kinds),
-        Some(unknown) => {
-            let unknown: String = unknown.chars().take(80).collect();
-            Err(invalid(
-                "kinds",
-                format!(
-                    "there are no events `{unknown}`; there are {}",
-                    event_kinds::ALL.join(", ")
-                ),
-            ))
-        }
-    }
-}
-
 /// Values of an enum, as numbers on the wire.
 fn words<W, T>(field: &str, numbers: &[i32]) -> Result<Vec<T>, Status>
 where
@@ -107,7 +89,8 @@ where
     numbers.iter().map(known).collect()
 }
 
-fn few(field: &str, values: Vec<String>) -> Result<Vec<String>, Status> {
+/// A few short texts.
+pub(super) fn few(field: &str, values: Vec<String>) -> Result<Vec<String>, Status> {
     if values.len() > MOST || values.iter().any(|value| value.len() > LONGEST) {
         return Err(invalid(
             field,
@@ -200,16 +183,5 @@ mod tests {
             created_by: long,
             ..Default::default()
         }));
-    }
-
-    #[test]
-    fn a_kind_that_does_not_exist_is_refused_with_those_that_do() {
-        assert_eq!(event_kinds(Vec::new()).unwrap(), Vec::<String>::new());
-        assert!(event_kinds(vec!["device".into(), "attempt.failed".into()]).is_ok());
-        let status = event_kinds(vec!["nope".into()]).unwrap_err();
-        assert!(status.message().contains("device.drifted"), "{status}");
-        for wrong in ["", "device.", "devic", "device.online.x"] {
-            assert!(event_kinds(vec![wrong.into()]).is_err(), "{wrong}");
-        }
     }
 }

@@ -96,6 +96,12 @@ impl View {
         Ok(device)
     }
 
+    /// The id of a device that is named by its id or name.
+    pub async fn device_id(&self, id_or_name: &str) -> Result<DeviceId> {
+        let row = find_device(self.reader(), self.scope, id_or_name).await?;
+        Ok(row.id.0)
+    }
+
     /// Those of these devices that exist and that a filter takes, oldest first.
     pub async fn devices_among(
         &self,

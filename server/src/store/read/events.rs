@@ -142,6 +142,19 @@ impl View {
         Ok(bundles)
     }
 
+    /// The oldest event that is kept and did not happen before a moment.
+    pub async fn first_event_since(&self, moment: Timestamp) -> Result<Option<u64>> {
+        // In the order of time, for which there is an index; of the same moment by cursor.
+        let first = self
+            .rows::<event::Entity>()
+            .filter(event::Column::At.gte(moment.0))
+            .order_by_asc(event::Column::At)
+            .order_by_asc(event::Column::Cursor)
+            .one(self.reader())
+            .await?;
+        Ok(first.map(|row| unsigned(row.cursor)))
+    }
+
     /// Which events are kept.
     pub async fn event_bounds(&self) -> Result<EventBounds> {
         let newest = self
