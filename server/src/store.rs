@@ -33,7 +33,7 @@ pub use write::replay::{Caller, Origin, RequestKey};
 
 // The audit, and who used a token or was refused.
 pub use read::audit::{AuditEntry, AuditFilter, AuditResult};
-pub use write::record_sightings::{Refusal, TokenUse};
+pub use write::record_sightings::{Refusal, Refused, TokenUse};
 
 // Tokens of operators and for enrolment, and who enrols.
 pub use read::tokens::{

@@ -3,11 +3,12 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use kernex_integration_tests::{
-    Database, RawIdentity, TestServer,
+    Ctl, Database, RawIdentity, TestServer,
     agent::{bare_command, place_key},
     both_databases,
     fake_server::FakeServer,
     keys,
+    process::Process,
     raw_agent::{enrol, enroll_request},
 };
 use kernex_proto::{
@@ -17,6 +18,7 @@ use kernex_proto::{
         ListEnrollmentTokensRequest, RevokeEnrollmentTokenRequest,
     },
 };
+use serde_json::Value;
 use tonic::Code;
 
 both_databases![
@@ -27,6 +29,8 @@ both_databases![
     enrolment_without_proof_of_the_key_reveals_nothing,
     a_revoked_token_lets_nobody_in,
     a_replace_token_gives_the_device_to_a_new_key,
+    a_machine_enrols_at_its_first_start_with_a_credential_of_its_service_manager,
+    enrolments_that_are_refused_are_in_the_audit,
 ];
 
 async fn a_device_enrols_and_can_be_listed_and_read(database: Database) {
@@ -232,6 +236,115 @@ async fn a_replace_token_gives_the_device_to_a_new_key(database: Database) {
     );
     let _session = new.connect(&server).await;
     operator.online("edge-1").await;
+}
+
+async fn a_machine_enrols_at_its_first_start_with_a_credential_of_its_service_manager(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let folder = server.scratch();
+    let (state, credentials) = (folder.join("state"), folder.join("credentials"));
+    let credential = credentials.join("kernex-agent.token");
+    fs::create_dir_all(&credentials).unwrap();
+    place_key(&state, server.new_key());
+    let run = || {
+        let mut command = bare_command("run");
+        command
+            .args(["--server", &server.url(), "--name", "edge-1"])
+            .arg("--state-dir")
+            .arg(&state)
+            .env("CREDENTIALS_DIRECTORY", &credentials);
+        command
+    };
+    // What is no token is told by its file, where one is needed.
+    fs::write(&credential, "nothing\n").unwrap();
+    let output = tokio::task::block_in_place(|| run().output()).unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = format!("{} has no enrolment token", credential.display());
+    assert!(said.contains(&why), "{said}");
+
+    let token = operator.enrollment_token(&[("site", "berlin")]).await;
+    fs::write(&credential, format!("{token}\n")).unwrap();
+    let log = folder.join("edge-1.log");
+    let mut agent = Process::spawn("kernex-agent", run(), &log);
+    let device = operator.online("edge-1").await;
+    assert_eq!(device.labels["site"], "berlin");
+    agent.stop();
+    operator.offline("edge-1").await;
+
+    // An enrolled device does not depend on it any more.
+    fs::write(&credential, "nothing\n").unwrap();
+    let mut agent = Process::spawn("kernex-agent", run(), &log);
+    operator.online("edge-1").await;
+    agent.stop();
+    fs::remove_file(&credential).unwrap();
+    let mut command = run();
+    command.arg("--token-file").arg(&credential);
+    let mut agent = Process::spawn("kernex-agent", command, &log);
+    operator.online("edge-1").await;
+    agent.stop();
+}
+
+async fn enrolments_that_are_refused_are_in_the_audit(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    server.raw_device("edge-1").await;
+    let new_token = async || -> EnrollmentToken {
+        let text = operator.enrollment_token(&[]).await;
+        text.parse().unwrap()
+    };
+    let (token, revoked) = (new_token().await, new_token().await);
+    let request = RevokeEnrollmentTokenRequest {
+        token_id: revoked.id.to_string(),
+        ..Default::default()
+    };
+    let done = operator.access().revoke_enrollment_token(request).await;
+    done.unwrap();
+    let key = keys::key(server.new_key());
+    let mut guessed = enroll_request(&token, &key, "edge-2");
+    guessed.token_secret = "AAAA".repeat(10) + "AAA";
+    for (request, code) in [
+        (guessed.clone(), Code::Unauthenticated),
+        (guessed, Code::Unauthenticated),
+        (
+            enroll_request(&revoked, &key, "edge-2"),
+            Code::Unauthenticated,
+        ),
+        (enroll_request(&token, &key, "edge-1"), Code::AlreadyExists),
+    ] {
+        let refused = enrol(&server, request).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+
+    let ctl = Ctl::on(&server);
+    let entries = ctl.json(&["audit", "list", "--method", "Enroll"]);
+    let found = |why: &str| {
+        let all = entries.as_array().into_iter().flatten();
+        let alike: Vec<&Value> = all.filter(|entry| entry["detail"]["why"] == why).collect();
+        let count: u64 = alike.iter().filter_map(|it| it["count"].as_u64()).sum();
+        let first = *alike.first().unwrap_or_else(|| panic!("{why}: {entries}"));
+        let text = |field: &str| first[field].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text("address"), "127.0.0.1");
+        (text("result"), text("principal"), text("subject"), count)
+    };
+    let text = str::to_owned;
+    let of = |token: &EnrollmentToken| format!("token {}", token.id);
+    assert_eq!(
+        found("wrong secret"),
+        (text("unauthenticated"), String::new(), String::new(), 2)
+    );
+    assert_eq!(
+        found("was revoked"),
+        (text("unauthenticated"), of(&revoked), String::new(), 1)
+    );
+    assert_eq!(
+        found("another key holds the device name"),
+        (text("denied"), of(&token), text("edge-1"), 1)
+    );
+    let on = ctl.json(&["audit", "list", "--on", "edge-1", "--result", "denied"]);
+    assert_eq!(on.as_array().map(Vec::len), Some(1), "{on}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

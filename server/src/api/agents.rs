@@ -21,13 +21,14 @@ use super::{Api, raw_body, wire::fields::id};
 use crate::{
     edge::{
         answers::EndedBy,
+        auth::RefusedEnrolment,
         connections::{ConnectionHandle, Credential, Peer},
     },
     enrollment::{self, EnrollmentError},
     error::{busy, invalid, unauthenticated},
-    revocations::{Hold, Revocable},
+    revocations::{Cause, Hold, Revocable},
     session::{self, Outbound},
-    store::DownloadError,
+    store::{AuditResult, DownloadError},
 };
 
 /// Most enrolments at a time. They have permits of their own, so that a flood of handshakes cannot
@@ -54,19 +55,26 @@ impl AgentService for Agents {
                 Duration::from_secs(2),
             ));
         };
+        let request = request.into_inner();
+        let token = request.token_id.clone();
         let enrolled = enrollment::enroll(
             &self.0.sessions.store,
             self.0.settings.cluster,
-            request.into_inner(),
+            request,
             connection.ip(),
         )
         .await;
         match &enrolled {
             Ok(_) => connection.mark_known(),
-            Err(EnrollmentError::NotAuthenticated(_) | EnrollmentError::TokenEnded(_)) => {
-                connection.failed(Credential::Enrolment);
+            Err(error) => {
+                if is_guess(error) {
+                    connection.failed(Credential::Enrolment);
+                }
+                if let Some(refused) = refused(error, &token) {
+                    let authenticator = &self.0.authenticator;
+                    authenticator.refused_enrolment(refused, connection.ip());
+                }
             }
-            Err(_) => {}
         }
         Ok(Response::new(enrolled?))
     }
@@ -165,6 +173,51 @@ fn while_held(
             }
         }
     }
+}
+
+/// Whether whoever guesses tokens is refused so.
+const fn is_guess(error: &EnrollmentError) -> bool {
+    matches!(
+        error,
+        EnrollmentError::NotAuthenticated(_) | EnrollmentError::TokenEnded(_)
+    )
+}
+
+/// What the audit says of a refusal; none where nothing was tried, or where the server failed.
+/// `token` was checked for its form only.
+fn refused(error: &EnrollmentError, token: &str) -> Option<RefusedEnrolment> {
+    let stranger = |result, why| RefusedEnrolment {
+        token: None,
+        device_name: String::new(),
+        result,
+        why,
+    };
+    let holder = |refused| RefusedEnrolment {
+        token: token.parse().ok(),
+        ..refused
+    };
+    Some(match error {
+        EnrollmentError::NotAuthenticated(why) => stranger(AuditResult::Unauthenticated, *why),
+        EnrollmentError::TokenEnded(why) => holder(stranger(AuditResult::Unauthenticated, *why)),
+        EnrollmentError::KeyRevoked { cause, device_name } => RefusedEnrolment {
+            device_name: device_name.clone(),
+            ..stranger(
+                AuditResult::Denied,
+                match cause {
+                    Cause::Deleted => "the device of this key was deleted",
+                    Cause::Replaced => "another key took over the device of this key",
+                },
+            )
+        },
+        EnrollmentError::NameTaken(name) => RefusedEnrolment {
+            device_name: name.clone(),
+            ..holder(stranger(
+                AuditResult::Denied,
+                "another key holds the device name",
+            ))
+        },
+        EnrollmentError::Malformed { .. } | EnrollmentError::Store(_) => return None,
+    })
 }
 
 /// The connection that the call came on.

@@ -11,6 +11,7 @@ mod sightings;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use kernex_proto::ids::Digest;
 use parking_lot::Mutex;
 use tonic::Status;
 
+pub(crate) use self::sightings::RefusedEnrolment;
 use self::sightings::Sightings;
 pub use self::{
     caller::{caller, principal, uploader},
@@ -92,6 +94,12 @@ impl Authenticator {
             self.sightings.put_back(uses, refusals);
         }
         written
+    }
+
+    /// Notes that a machine was not enrolled.
+    pub(crate) fn refused_enrolment(&self, refused: RefusedEnrolment, from: IpAddr) {
+        let now = self.store.now();
+        self.sightings.refused_enrolment(refused, now, from);
     }
 
     async fn find(&self, token: &str) -> Result<Result<Authorised, Unknown>, StoreError> {

@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 use crate::{
     clock::Timestamp,
     edge::connections::Source,
-    store::{AuditResult, Principal, Refusal, TokenUse},
+    store::{AuditResult, Principal, Refusal, Refused, TokenUse},
 };
 
 /// Kinds of refusals that are told apart between two writes, and tokens whose use is noted.
-/// Refusals from further addresses are counted under no address.
+/// Further refusals are counted by their result alone.
 const MOST_NOTED: usize = 1024;
+
+/// The method of enrolments.
+const ENROLL: &str = "Enroll";
 
 #[derive(Debug, Default)]
 pub(super) struct Sightings(Mutex<Seen>);
@@ -22,16 +25,25 @@ pub(super) struct Sightings(Mutex<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     uses: HashMap<TokenId, TokenUse>,
-    refusals: HashMap<Alike, Refusal>,
+    refusals: HashMap<Refused, Times>,
 }
 
-/// Refusals that are counted together.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Alike {
-    token: Option<TokenId>,
-    address: String,
-    method: &'static str,
-    result: AuditResult,
+/// How often something was refused.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    count: u64,
+    last: Timestamp,
+}
+
+/// A machine that was not enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedEnrolment {
+    /// The enrolment token, if the caller had its secret.
+    pub(crate) token: Option<TokenId>,
+    /// Name of the device that it was about, if the caller may know it.
+    pub(crate) device_name: String,
+    pub(crate) result: AuditResult,
+    pub(crate) why: &'static str,
 }
 
 impl Sightings {
@@ -52,50 +64,67 @@ impl Sightings {
         at: Timestamp,
         from: IpAddr,
     ) {
-        // One machine can have all addresses of a network, so strangers are counted by network. The
-        // address of a known caller is kept.
-        let address = match who {
-            Some(_) => from.to_string(),
-            None => Source::from(from).to_string(),
-        };
-        let mut alike = Alike {
+        let what = Refused {
+            principal: who.map_or_else(String::new, |who| who.name.clone()),
             token: who.map(|who| who.token_id),
-            address,
+            address: address(from, who.is_some()),
             method,
+            subject: String::new(),
             result,
+            why: "",
         };
+        self.count(what, at);
+    }
+
+    /// A machine was not enrolled.
+    pub(super) fn refused_enrolment(&self, refused: RefusedEnrolment, at: Timestamp, from: IpAddr) {
+        let token = refused.token.map(|token| format!("token {token}"));
+        let what = Refused {
+            address: address(from, token.is_some()),
+            principal: token.unwrap_or_default(),
+            // Entries have the operator token there.
+            token: None,
+            method: ENROLL,
+            subject: refused.device_name,
+            result: refused.result,
+            why: refused.why,
+        };
+        self.count(what, at);
+    }
+
+    fn count(&self, mut what: Refused, at: Timestamp) {
         let mut seen = self.0.lock();
-        let mut principal = who.map_or("", |who| who.name.as_str());
-        if seen.refusals.len() >= MOST_NOTED && !seen.refusals.contains_key(&alike) {
-            alike = Alike {
+        if seen.refusals.len() >= MOST_NOTED && !seen.refusals.contains_key(&what) {
+            what = Refused {
+                principal: String::new(),
                 token: None,
                 address: String::new(),
                 method: "",
-                result,
+                subject: String::new(),
+                result: what.result,
+                why: "",
             };
-            principal = "";
         }
-        let refusal = seen
+        let times = seen
             .refusals
-            .entry(alike)
-            .or_insert_with_key(|alike| Refusal {
-                principal: principal.to_owned(),
-                token: alike.token,
-                address: alike.address.clone(),
-                method: alike.method,
-                result: alike.result,
-                at,
-                count: 0,
-            });
-        refusal.at = at;
-        refusal.count += 1;
+            .entry(what)
+            .or_insert(Times { count: 0, last: at });
+        times.last = at;
+        times.count += 1;
     }
 
     /// Takes what has to be written.
     pub(super) fn take(&self) -> (Vec<TokenUse>, Vec<Refusal>) {
         let seen = std::mem::take(&mut *self.0.lock());
         let uses = seen.uses.into_values().collect();
-        let mut refusals: Vec<Refusal> = seen.refusals.into_values().collect();
+        let refusals = seen.refusals.into_iter();
+        let mut refusals: Vec<Refusal> = refusals
+            .map(|(what, times)| Refusal {
+                what,
+                at: times.last,
+                count: times.count,
+            })
+            .collect();
         refusals.sort_by_key(|refusal| refusal.at);
         (uses, refusals)
     }
@@ -107,18 +136,22 @@ impl Sightings {
             seen.uses.entry(used.token).or_insert(used);
         }
         for refusal in refusals {
-            let alike = Alike {
-                token: refusal.token,
-                address: refusal.address.clone(),
-                method: refusal.method,
-                result: refusal.result,
-            };
-            let count = refusal.count;
+            let Refusal { what, at, count } = refusal;
             seen.refusals
-                .entry(alike)
+                .entry(what)
                 .and_modify(|newer| newer.count += count)
-                .or_insert(refusal);
+                .or_insert(Times { count, last: at });
         }
+    }
+}
+
+/// One machine can have all addresses of a network, so strangers are counted by network. The
+/// address of a known caller is kept.
+fn address(from: IpAddr, is_known: bool) -> String {
+    if is_known {
+        from.to_string()
+    } else {
+        Source::from(from).to_string()
     }
 }
 
@@ -169,7 +202,7 @@ mod tests {
         assert_eq!((uses[0].at, uses[0].from), (Timestamp(2), address(8)));
         let shown: Vec<_> = refusals
             .iter()
-            .map(|one| (one.principal.as_str(), one.count, one.at))
+            .map(|one| (one.what.principal.as_str(), one.count, one.at))
             .collect();
         assert_eq!(shown.len(), 2);
         assert!(shown.contains(&("ada", 2, Timestamp(2))), "{shown:?}");
@@ -187,6 +220,52 @@ mod tests {
         let counts = refusals.iter().map(|one| one.count).sum::<u64>();
         assert_eq!(counts, 5, "nothing is lost when it cannot be written");
         assert_eq!(seen.take(), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn enrolments_are_counted_by_why_and_whose_they_are() {
+        let seen = Sightings::default();
+        let token = TokenId::generate();
+        let enrol = |token, why, from| {
+            let refused = RefusedEnrolment {
+                token,
+                device_name: String::new(),
+                result: AuditResult::Unauthenticated,
+                why,
+            };
+            seen.refused_enrolment(refused, Timestamp(1), address(from));
+        };
+        for _ in 0..3 {
+            enrol(None, "wrong secret", 7);
+        }
+        enrol(None, "no such token", 7);
+        enrol(Some(token), "has expired", 7);
+        let (_, refusals) = seen.take();
+        let mut shown: Vec<_> = refusals
+            .iter()
+            .map(|one| (one.what.why, one.what.principal.clone(), one.count))
+            .collect();
+        shown.sort();
+        let of_token = format!("token {token}");
+        let nobody = String::new;
+        let expected = [
+            ("has expired", of_token, 1),
+            ("no such token", nobody(), 1),
+            ("wrong secret", nobody(), 3),
+        ];
+        assert_eq!(shown, expected);
+        assert!(refusals.iter().all(|one| one.what.method == ENROLL));
+        // A holder of a token that names many devices fills nothing either.
+        for number in 0..2 * MOST_NOTED {
+            let refused = RefusedEnrolment {
+                token: Some(token),
+                device_name: format!("edge-{number}"),
+                result: AuditResult::Denied,
+                why: "the name is taken",
+            };
+            seen.refused_enrolment(refused, Timestamp(1), address(7));
+        }
+        assert_eq!(seen.take().1.len(), MOST_NOTED + 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use kernex_proto::ids::TokenId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use serde_json::json;
 
 use crate::{
     clock::Timestamp,
@@ -29,16 +30,26 @@ pub struct TokenUse {
     pub from: IpAddr,
 }
 
-/// Refused calls that are alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+/// What calls that were refused have in common. They are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Refused {
     /// Name on the token; empty when nobody was recognised.
     pub principal: String,
     /// The operator token, if it is known.
     pub token: Option<TokenId>,
     pub address: String,
     pub method: &'static str,
+    /// What it was about, where the caller may know that.
+    pub subject: String,
     pub result: AuditResult,
+    /// Why, where the method does not say it.
+    pub why: &'static str,
+}
+
+/// Refused calls that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub what: Refused,
     /// When the last of them came.
     pub at: Timestamp,
     pub count: u64,
@@ -59,18 +70,25 @@ impl Store {
                     .exec(&tx.db)
                     .await?;
             }
-            let rows = refusals.iter().map(|refusal| audit::Model {
-                id: tx.new_id(),
-                at: refusal.at.0,
-                principal: clean(&refusal.principal),
-                method: refusal.method.to_owned(),
-                subject: String::new(),
-                detail: "{}".to_owned(),
-                request_id: None,
-                token_id: refusal.token.map(Stored),
-                address: Some(refusal.address.clone()),
-                result: refusal.result.as_str().to_owned(),
-                count: signed(refusal.count),
+            let rows = refusals.iter().map(|refusal| {
+                let what = &refusal.what;
+                let detail = match what.why {
+                    "" => json!({}),
+                    why => json!({ "why": why }),
+                };
+                audit::Model {
+                    id: tx.new_id(),
+                    at: refusal.at.0,
+                    principal: clean(&what.principal),
+                    method: what.method.to_owned(),
+                    subject: clean(&what.subject),
+                    detail: detail.to_string(),
+                    request_id: None,
+                    token_id: what.token.map(Stored),
+                    address: Some(what.address.clone()),
+                    result: what.result.as_str().to_owned(),
+                    count: signed(refusal.count),
+                }
             });
             insert_all::<audit::Entity>(&tx.db, rows.collect(), None).await
         })
