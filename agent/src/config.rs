@@ -7,7 +7,7 @@ use kernex_proto::{
     connect::proxy::Proxies, handshake::EnrollmentToken, telemetry::LogFilter, units,
 };
 
-use crate::backoff;
+use crate::{backoff, identity};
 
 mod args;
 mod commands;
@@ -137,12 +137,21 @@ impl Args {
             kernex_proto::ids::check_name("device name", name)?;
         }
         let named = self.token_file.or(file.token_file);
-        let text = match self.token.or(file.token) {
-            Some(text) => Some(text),
-            None => token::read(named, std::env::var_os(token::CREDENTIALS))?,
+        let needs_token = match self.command {
+            Command::Enroll { .. } | Command::CheckConfig => true,
+            // A device that has enrolled starts also when the file with its token is gone, or holds
+            // something else by now.
+            Command::Run { .. } => !identity::is_enrolled(&config.state_dir),
+            _ => false,
         };
-        if let Some(text) = text {
-            config.token = Some(text.parse()?);
+        let found = match self.token.or(file.token) {
+            Some(text) => Some((text, "--token".to_owned())),
+            None if needs_token => token::read(named, std::env::var_os(token::CREDENTIALS))?,
+            None => None,
+        };
+        if let Some((text, place)) = found {
+            let token = text.parse::<EnrollmentToken>();
+            config.token = Some(token.with_context(|| format!("{place} has no enrolment token"))?);
         }
         if let Some(seconds) = self.max_script_seconds.or(file.max_script_seconds) {
             if seconds == 0 {

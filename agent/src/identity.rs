@@ -95,6 +95,11 @@ pub(crate) fn check(state_dir: &Path) -> Result<(), IdentityError> {
     }
 }
 
+/// Whether a device was enrolled here, as far as the state folder can be looked into.
+pub(crate) fn is_enrolled(state_dir: &Path) -> bool {
+    Identity::path(state_dir).exists()
+}
+
 /// Why it cannot be told which server to trust.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {

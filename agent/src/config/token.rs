@@ -21,17 +21,20 @@ const STDIN: &str = "-";
 /// Most bytes that are read; no token is longer.
 const MOST: u64 = 4096;
 
+/// A token, and where it was found.
+pub(super) type Found = (String, String);
+
 /// The token in the named file, or in systemd's credential when no file is named; `None` when there
 /// is neither.
 pub(super) fn read(
     named: Option<PathBuf>,
     credentials: Option<OsString>,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Found>> {
     let path = match (named, credentials) {
         (Some(path), _) if path == Path::new(STDIN) => {
-            return take(io::stdin())
-                .context("cannot read the enrolment token from standard input")
-                .map(Some);
+            let text =
+                take(io::stdin()).context("cannot read the enrolment token from standard input")?;
+            return Ok(Some((text, "standard input".to_owned())));
         }
         (Some(path), _) => path,
         (None, Some(folder)) => {
@@ -44,8 +47,9 @@ pub(super) fn read(
         (None, None) => return Ok(None),
     };
     let text = File::open(&path).and_then(take);
-    text.with_context(|| format!("cannot read the enrolment token in {}", path.display()))
-        .map(Some)
+    let text =
+        text.with_context(|| format!("cannot read the enrolment token in {}", path.display()))?;
+    Ok(Some((text, path.display().to_string())))
 }
 
 fn take(reader: impl Read) -> io::Result<String> {
@@ -64,7 +68,10 @@ mod tests {
         let named = dir.path().join("token");
         std::fs::write(&named, "kxe1.named\n").unwrap();
         let folder = Some(dir.path().as_os_str().to_owned());
-        let read = |path: Option<&Path>| read(path.map(Path::to_owned), folder.clone());
+        let read = |path: Option<&Path>| {
+            let found = read(path.map(Path::to_owned), folder.clone())?;
+            anyhow::Ok(found.map(|(text, _)| text))
+        };
         assert_eq!(read(None).unwrap(), None);
         std::fs::write(dir.path().join(CREDENTIAL), "kxe1.credential").unwrap();
         assert_eq!(read(None).unwrap().as_deref(), Some("kxe1.credential"));
