@@ -126,6 +126,11 @@ impl Printer {
         matches!(self.format, Format::Wide)
     }
 
+    /// Whether only names and ids were asked for.
+    pub(crate) const fn names_only(self) -> bool {
+        matches!(self.format, Format::Name)
+    }
+
     pub(crate) fn list<T: View>(self, items: &[T]) -> Result<(), Failure> {
         if items.is_empty() && self.for_people() {
             print_note(T::EMPTY);

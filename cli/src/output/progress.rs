@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io::IsTerminal as _,
+    mem,
     time::{Duration, Instant},
 };
 
@@ -19,9 +20,12 @@ use super::{
     target::{TargetView, failures, is_at_work, is_closed, named},
 };
 
+mod others;
 mod pace;
+mod transfer;
 
-use pace::Pace;
+use others::Others;
+pub(crate) use transfer::{moving, transfer};
 
 /// Most devices that get a line of their own at a time; a fleet does not fit on a screen.
 const MOST_LINES: usize = 12;
@@ -32,28 +36,8 @@ const MOST_TOLD: usize = 10;
 /// Of up to this many devices no rate is shown.
 const FEW: u64 = 20;
 
-/// Time between two counts of the others.
-const COUNTED_EVERY: Duration = Duration::from_secs(5);
-
 /// Time between two frames of a spinner.
 const TICK: Duration = Duration::from_millis(120);
-
-/// A bar for bytes; hidden when stderr is not a terminal.
-pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template(
-        "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}{pace}",
-    ) {
-        let style = style.with_key("pace", Pace::default());
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar.set_message(printable(what));
-    // Also while nothing moves: that is when somebody looks.
-    if std::io::stderr().is_terminal() {
-        bar.enable_steady_tick(TICK);
-    }
-    bar
-}
 
 /// A spinner for something without a measure; a line when stderr is not a terminal.
 #[cfg(feature = "dev")]
@@ -88,35 +72,12 @@ pub(crate) struct Watching {
     said: HashMap<String, String>,
     /// Prints each change on stdout instead of messages on stderr.
     lines: Option<Printer>,
+    /// Whether the deployment was named, where only names are printed.
+    is_named: bool,
     rate: Rate,
     standing: String,
     failed: BTreeMap<String, TargetView>,
     others: Others,
-}
-
-/// Devices beyond those whose changes are printed one by one. Only their counts are printed.
-#[derive(Default)]
-struct Others {
-    /// Whether there are any.
-    exist: bool,
-    /// Failures among them that were printed all the same.
-    failures: usize,
-    /// The counts that were printed last, and when.
-    told: Option<(String, Instant)>,
-}
-
-impl Others {
-    /// The counts, when they are due to be printed.
-    fn news(&mut self, counts: String, finished: bool) -> Option<String> {
-        let due = self.told.as_ref().is_none_or(|(said, at)| {
-            *said != counts && (finished || at.elapsed() >= COUNTED_EVERY)
-        });
-        if !self.exist || !due {
-            return None;
-        }
-        self.told = Some((counts.clone(), Instant::now()));
-        Some(counts)
-    }
 }
 
 struct Rate {
@@ -235,6 +196,7 @@ impl Watching {
             bars: None,
             said: HashMap::new(),
             lines: None,
+            is_named: false,
             rate: Rate::new(),
             failed: BTreeMap::new(),
             standing: String::new(),
@@ -245,6 +207,10 @@ impl Watching {
     /// Shows where the deployment stands; false when nobody reads it any more.
     pub(crate) fn deployment(&mut self, deployment: &DeploymentView) -> Result<bool, Failure> {
         if let Some(printer) = self.lines {
+            // A change has no other name than the deployment.
+            if printer.names_only() && mem::replace(&mut self.is_named, true) {
+                return Ok(true);
+            }
             let deployment = Box::new(deployment.clone());
             return printer.line(&DeploymentChange::Deployment { deployment });
         }
@@ -279,6 +245,9 @@ impl Watching {
     /// Shows one device; false when nobody reads it any more.
     pub(crate) fn target(&mut self, target: &TargetView) -> Result<bool, Failure> {
         if let Some(printer) = self.lines {
+            if printer.names_only() {
+                return Ok(true);
+            }
             let target = Box::new(target.clone());
             return printer.line(&DeploymentChange::Target { target });
         }
@@ -307,9 +276,13 @@ impl Watching {
         Ok(true)
     }
 
-    /// Shows whom the deployment waits for: those that have not begun.
-    pub(crate) fn waiting(&self, targets: &BTreeMap<String, v1::Target>) {
+    /// Shows whom the deployment waits for: those that have not begun. In a pipe, where only the
+    /// first devices are told one by one, the last ones are named.
+    pub(crate) fn waiting(&mut self, targets: &BTreeMap<String, v1::Target>) {
         let Some(bars) = &self.bars else {
+            if let Some(last) = self.others.last_ones(targets) {
+                print_note(&format!("  {last}"));
+            }
             return;
         };
         let waiting = targets.values().filter(|target| {

@@ -27,19 +27,18 @@ async fn a_watch_says_once_that_the_server_is_away_and_that_it_is_back() {
         );
     let log = server.scratch().join("watch.log");
     let mut watch = Process::spawn("kernexctl deployment watch", watch, &log);
-    let says = async |words: &str, times: usize| {
+    let says = async |words: &str| {
         wait_for(words, || async {
-            let found = watch.log().matches(words).count();
-            seen(found == times, watch.log())
+            seen(watch.log().contains(words), watch.log())
         })
         .await;
     };
-    says("edge-1", 1).await;
+    says("edge-1").await;
     // Bytes are taken and lead nowhere, as when a cable is pulled.
     proxy.stall();
-    says("cannot be reached at the moment", 1).await;
+    says("cannot be reached at the moment").await;
     proxy.heal();
-    says("answers again", 1).await;
+    says("answers again").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(watch.log().matches("cannot be reached").count(), 1);
     assert!(watch.exited().is_none(), "{}", watch.log());

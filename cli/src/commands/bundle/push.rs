@@ -19,7 +19,12 @@ use crate::{
     client::Client,
     commands::{Session, present},
     error::{Failure, is_passing, reason},
-    output::{Printer, bundle::BundleView, print_note, progress::transfer},
+    output::{
+        Printer,
+        bundle::BundleView,
+        print_note,
+        progress::{moving, transfer},
+    },
     pack,
 };
 
@@ -206,7 +211,8 @@ async fn upload_once(
         }
     });
     let messages = futures::StreamExt::chain(futures::stream::iter([begin]), chunks);
-    let answer = client.bundles().upload_bundle(messages).await;
+    let mut bundles = client.bundles();
+    let answer = moving(&bar, bundles.upload_bundle(messages)).await;
     bar.finish_and_clear();
     Ok(answer.map(tonic::Response::into_inner))
 }
