@@ -202,7 +202,7 @@ impl From<Status> for Failure {
             status.code() == Code::Unavailable || is_cut(&status),
             status.source(),
         ) {
-            message = format!("{message}: {}", chain(source));
+            message = with_causes(message, source);
         }
         if message.is_empty() {
             message = format!("the server answered: {}", status.code().description());
@@ -213,6 +213,19 @@ impl From<Status> for Failure {
         }
         Self::new(exit, message, next)
     }
+}
+
+/// A sentence and its causes. What it says itself is not said twice.
+fn with_causes(mut message: String, source: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(source);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message.push_str(&format!(": {text}"));
+        }
+        cause = error.source();
+    }
+    message
 }
 
 /// The reason a server gave for a refusal, when this version knows it.

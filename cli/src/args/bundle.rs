@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Subcommand;
 
 use super::{
-    Consent, OutputArg, listing::ListArgs, output::FileArg, pack::PackArgs, parse_duration,
+    Consent, OutputArg, listing::ListArgs, output::FileArg, pack::PackArgs, values::parse_age,
 };
 use crate::complete;
 
@@ -48,6 +48,9 @@ pub(crate) enum BundleCommand {
         bundle: String,
         #[command(flatten)]
         file: FileArg,
+        /// Replace the file when it is there already, with something else in it
+        #[arg(long)]
+        force: bool,
     },
     /// List bundles, newest first
     #[command(visible_alias = "ls")]
@@ -79,7 +82,7 @@ pub(crate) enum BundleCommand {
         #[arg(long)]
         gc: bool,
         /// With --gc, leave alone what was pushed less than this ago
-        #[arg(long, default_value = "1d", value_parser = parse_duration, value_name = "DURATION", requires = "gc")]
+        #[arg(long, default_value = "1d", value_parser = parse_age, value_name = "DURATION", requires = "gc")]
         older_than: Duration,
         #[command(flatten)]
         consent: Consent,

@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 
 use super::{
     Consent, OutputArg,
-    values::{parse_duration, parse_label},
+    values::{parse_duration, parse_value},
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Make or replace a configuration and push it at once
+    /// Make or replace a configuration and push it at once; what is left out is not kept
     Set(Box<SetArgs>),
     /// List configurations
     List {
@@ -63,7 +63,7 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "N")]
     pub(crate) keep_releases: Option<u32>,
     /// A value for scripts, which find it as KERNEX_CONFIG_<NAME> (repeatable)
-    #[arg(long = "value", value_parser = parse_label, value_name = "NAME=VALUE")]
+    #[arg(long = "value", value_parser = parse_value, value_name = "NAME=VALUE")]
     pub(crate) values: Vec<(String, String)>,
     /// Replace only this revision
     #[arg(long, value_name = "N")]

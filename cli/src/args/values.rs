@@ -14,6 +14,14 @@ pub(crate) enum LabelChange {
 /// Reads `90s`, `30m`, `12h`, `1d`, `1h30m`; a bare number is refused because nobody remembers its
 /// unit.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match parse_age(text)? {
+        Duration::ZERO => Err("the duration has to be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// The same, where `0s` means something as well.
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write e.g. 90s, 30m, 12h, 7d or 1h30m");
     let mut rest = text.trim();
     let mut seconds: u64 = 0;
@@ -38,9 +46,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
             .ok_or_else(wrong)?;
         rest = &rest[digits + unit.len_utf8()..];
     }
-    if seconds == 0 {
-        return Err("the duration has to be longer than nothing".to_owned());
-    }
     Ok(Duration::from_secs(seconds))
 }
 
@@ -60,6 +65,11 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not a label; write key=value")),
     }
+}
+
+/// Reads `NAME=VALUE`.
+pub(super) fn parse_value(text: &str) -> Result<(String, String), String> {
+    parse_label(text).map_err(|_| format!("`{text}` is not a value; write NAME=VALUE"))
 }
 
 /// Reads `key=value` or `key-`.
@@ -105,6 +115,19 @@ mod tests {
             let why = parse_name(bad).unwrap_err();
             assert!(why.contains("letters, digits"), "{why}");
         }
+    }
+
+    #[test]
+    fn an_age_may_be_nothing_and_a_duration_not() {
+        assert_eq!(parse_age("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_age("90s"), parse_duration("90s"));
+        assert!(parse_duration("0s").is_err() && parse_age("0").is_err());
+    }
+
+    #[test]
+    fn a_value_is_not_called_a_label() {
+        assert_eq!(parse_value("a=b"), Ok(("a".to_owned(), "b".to_owned())));
+        assert!(parse_value("=x").unwrap_err().contains("NAME=VALUE"));
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub(crate) async fn run(session: &Session, command: BundleCommand) -> Result<(),
             args,
             output,
         } => push::run(session, &path, name.as_deref(), args, output).await,
-        BundleCommand::Pull { bundle, file } => pull::run(session, &bundle, file.path).await,
+        BundleCommand::Pull {
+            bundle,
+            file,
+            force,
+        } => pull::run(session, &bundle, file.path, force).await,
         BundleCommand::List { name, list, output } => list::run(session, &name, list, output).await,
         BundleCommand::Get { bundle, output } => get::run(session, &bundle, output).await,
         BundleCommand::Delete {

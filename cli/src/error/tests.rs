@@ -151,3 +151,29 @@ fn field_violations_are_said_once() {
         "the request is not valid; selector: `=` expected at 4"
     );
 }
+
+#[derive(Debug)]
+struct Caused(&'static str, Option<Box<Caused>>);
+
+impl fmt::Display for Caused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Caused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.1.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[test]
+fn a_cause_is_not_said_twice() {
+    let refused = Caused("tcp connect error", None);
+    let failed = Caused("TCP failed", Some(Box::new(refused)));
+    let transport = Caused("transport error", Some(Box::new(failed)));
+    assert_eq!(
+        with_causes("TCP failed".to_owned(), &transport),
+        "TCP failed: transport error: tcp connect error"
+    );
+}

@@ -18,7 +18,10 @@ use crate::{
     commands::Session,
     error::{Exit, Failure, is_passing},
     files,
-    output::{emit, progress::transfer},
+    output::{
+        emit, print_note,
+        progress::{moving, transfer},
+    },
     pack,
 };
 
@@ -33,6 +36,7 @@ pub(super) async fn run(
     session: &Session,
     bundle: &str,
     output: Option<PathBuf>,
+    force: bool,
 ) -> Result<(), Failure> {
     let to_stdout = output.as_deref() == Some(Path::new(STDOUT));
     if to_stdout && io::stdout().is_terminal() {
@@ -48,15 +52,46 @@ pub(super) async fn run(
         return write_out(&place).await;
     }
     let path = output.unwrap_or_else(|| usual_name(&bundle).into());
+    if !force && is_there(&path, &bundle).await? {
+        print_note("It is there already, with the same bytes.");
+        return emit(&format!("{}\n", path.display()));
+    }
     let near = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
     let place = pull(&client, &bundle, &near).await?;
     files::share(&place)
-        .and_then(|()| place.persist(&path).map_err(|error| error.error))
+        .and_then(|()| {
+            let placed = match force {
+                true => place.persist(&path),
+                false => place.persist_noclobber(&path),
+            };
+            placed.map_err(|error| error.error)
+        })
         .map_err(|error| Failure::file("write", &path, &error))?;
     emit(&format!("{}\n", path.display()))
+}
+
+/// Whether a file is this bundle already. What is something else is not replaced.
+async fn is_there(path: &Path, bundle: &v1::Bundle) -> Result<bool, Failure> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(false);
+    };
+    let is_same = found.is_file()
+        && found.len() == bundle.size_bytes
+        && pack::digest(path).await?.0.to_string() == bundle.digest;
+    if is_same {
+        return Ok(true);
+    }
+    Err(Failure::new(
+        Exit::NotFoundOrConflict,
+        format!(
+            "`{}` is there already, and is something else",
+            path.display()
+        ),
+        "Choose another file with `-o`, or replace it with `--force`.",
+    ))
 }
 
 /// Writes a file to the standard output. A reader that ends early is no error.
@@ -132,7 +167,8 @@ async fn fetch(
     let mut offset = 0;
     let mut resumes = 0;
     loop {
-        match fetch_from(client, &bundle.digest, &mut offset, &mut file, bar).await {
+        let fetched = fetch_from(client, &bundle.digest, &mut offset, &mut file, bar);
+        match moving(bar, fetched).await {
             Ok(()) => break,
             Err(Broken::Disk(error)) => return Err(Failure::file("write", place, &error)),
             Err(Broken::Wire(status)) if is_passing(&status) && resumes < MOST_RESUMES => {

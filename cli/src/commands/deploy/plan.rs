@@ -40,13 +40,26 @@ const FEW: usize = 10;
 /// Prints every answer when there are few. Of many it prints the counts and some answers, first
 /// those that need attention.
 fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure> {
-    if devices.len() <= FEW || all || printer.wide() || !printer.for_people() {
+    if all || printer.wide() || !printer.for_people() {
         return printer.list(devices);
     }
     let mut first: Vec<&PlanView> = devices.iter().collect();
-    first.sort_by_key(|plan| (!plan.would_fail(), !plan.is_unknown()));
+    if devices.len() > FEW {
+        first.sort_by_key(|plan| (!plan.would_fail(), !plan.is_unknown()));
+    }
     let shown: Vec<PlanView> = first.into_iter().take(FEW).cloned().collect();
     printer.list(&shown)?;
+    if let Some(summary) = summary(devices, shown.len()) {
+        print_note(&summary);
+    }
+    Ok(())
+}
+
+/// How many devices would do what; none for a single one.
+fn summary(devices: &[PlanView], shown: usize) -> Option<String> {
+    if devices.len() < 2 {
+        return None;
+    }
     let mut counts = BTreeMap::<String, u64>::new();
     for plan in devices {
         *counts.entry(plan.verdict()).or_default() += 1;
@@ -55,13 +68,16 @@ fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure
         .into_iter()
         .map(|(verdict, n)| format!("{n} {verdict}"))
         .collect();
-    print_note(&format!(
-        "{}: {}. {} more are shown with `--all`.",
+    let mut summary = format!(
+        "{}: {}.",
         counted(devices.len() as u64, "device"),
-        counts.join(", "),
-        devices.len() - shown.len()
-    ));
-    Ok(())
+        counts.join(", ")
+    );
+    let left = devices.len() - shown;
+    if left > 0 {
+        summary.push_str(&format!(" {left} more are shown with `--all`."));
+    }
+    Some(summary)
 }
 
 fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
@@ -82,4 +98,27 @@ fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
     }
     print_note("Nothing was changed. Leave `--plan` out to deploy.");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_devices_are_summed_up() {
+        let plan = |verdict: v1::PlanVerdict| {
+            PlanView::from(v1::DevicePlan {
+                verdict: verdict.into(),
+                ..Default::default()
+            })
+        };
+        let fails = || plan(v1::PlanVerdict::WouldFail);
+        let offline = || plan(v1::PlanVerdict::Offline);
+        assert_eq!(summary(&[fails()], 1), None);
+        let three = [fails(), offline(), fails()];
+        let said = summary(&three, 3).unwrap();
+        assert_eq!(said, "3 devices: 1 offline, 2 would_fail.");
+        let said = summary(&three, 2).unwrap();
+        assert!(said.ends_with(" 1 more are shown with `--all`."), "{said}");
+    }
 }

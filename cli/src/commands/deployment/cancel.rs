@@ -5,9 +5,9 @@ use kernex_proto::v1;
 use super::resolve::resolve;
 use crate::{
     args::{Consent, OutputArg},
-    client::request_id,
+    client::{Client, request_id},
     commands::{Session, confirm, present},
-    error::Failure,
+    error::{Exit, Failure},
     output::{Printer, deployment::DeploymentView, print_note},
 };
 
@@ -17,13 +17,14 @@ pub(super) async fn run(
     consent: Consent,
     output: OutputArg,
 ) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let whole_id = resolve(&client, &id).await?;
+    refuse_finished(&client, &id, &whole_id).await?;
     confirm(
         consent,
         &format!("Stop the deployment {id}? What runs on devices is killed."),
     )
     .await?;
-    let client = session.connect().await?;
-    let whole_id = resolve(&client, &id).await?;
     let request = v1::CancelDeploymentRequest {
         deployment_id: whole_id,
         request_id: request_id(),
@@ -43,4 +44,24 @@ pub(super) async fn run(
         ));
     }
     Ok(())
+}
+
+/// Fails when nothing is left to stop, before anybody is asked.
+async fn refuse_finished(client: &Client, id: &str, whole_id: &str) -> Result<(), Failure> {
+    let request = v1::GetDeploymentRequest {
+        deployment_id: whole_id.to_owned(),
+    };
+    let answer = client.deployments().get_deployment(request).await?;
+    let deployment = present(answer.into_inner().deployment, "deployment")?;
+    if deployment.state() != v1::DeploymentState::Finished {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::NotFoundOrConflict,
+        format!(
+            "the deployment {id} is finished: {}",
+            DeploymentView::from(deployment).sentence()
+        ),
+        format!("Nothing is left to stop; see `kernexctl deployment get {id}`."),
+    ))
 }

@@ -29,14 +29,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Halts, and waits for the answers.
 pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure> {
     let id = args.steer.id;
+    let client = session.connect().await?;
+    let whole_id = resolve(&client, &id).await?;
     confirm(
         args.consent,
         &format!(
             "Halt the deployment {id}? What runs on devices is killed, and devices that are going back stop half way."
         ),
     ).await?;
-    let client = session.connect().await?;
-    let whole_id = resolve(&client, &id).await?;
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
     let mut halt = Halt::default();

@@ -16,6 +16,8 @@ use crate::{
 
 /// Plans or orders a rollback, and watches it with `--watch`.
 pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let rolled_back = resolve(&client, &args.id).await?;
     if !args.plan {
         confirm(
             args.consent,
@@ -26,8 +28,6 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         )
         .await?;
     }
-    let client = session.connect().await?;
-    let rolled_back = resolve(&client, &args.id).await?;
     let seconds = |limit: Option<std::time::Duration>| limit.map_or(0, |limit| limit.as_secs());
     let request = v1::RollbackDeploymentRequest {
         deployment_id: rolled_back.clone(),

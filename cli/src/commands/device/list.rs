@@ -21,7 +21,7 @@ pub(super) async fn run(
     output: OutputArg,
 ) -> Result<(), Failure> {
     let is_narrowed = !filter.selector.is_empty() || filter.filter().is_some();
-    let listing = Listing::new(list, output).narrowed(is_narrowed);
+    let listing = Listing::new(list, output).narrowed(is_narrowed).by_name();
     let client = session.connect().await?;
     let devices = fetch(
         &client,
