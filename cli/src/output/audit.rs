@@ -25,7 +25,30 @@ impl AuditView {
             count => format!("{result}, {count} times"),
         }
     }
+
+    /// "ada", or "token 01a22470-1f3c" of a device that enrolled with that token.
+    fn who(&self, wide: bool) -> String {
+        let who = &self.entry.principal;
+        match who.strip_prefix(OF_TOKEN).filter(|_| !wide) {
+            Some(id) => format!("{OF_TOKEN}{}", short_id(id)),
+            None => who.clone(),
+        }
+    }
+
+    /// "edge-1", with the id behind it where there is room.
+    fn on(&self, wide: bool) -> String {
+        let (id, name) = (&self.entry.subject, &self.entry.subject_name);
+        match (name.is_empty(), wide) {
+            (true, true) => id.clone(),
+            (true, false) => short_id(id).to_owned(),
+            (false, true) => format!("{name} ({id})"),
+            (false, false) => name.clone(),
+        }
+    }
 }
+
+/// Begins the principal of a device that enrolled.
+const OF_TOKEN: &str = "token ";
 
 impl View for AuditView {
     const EMPTY: &'static str = "No entry of the audit is like that.";
@@ -43,15 +66,11 @@ impl View for AuditView {
         let at = Time::from_wire(entry.at);
         let mut row = vec![
             Field::plain(at.map_or_else(String::new, |at| at.to_seconds())),
-            Field::plain(&entry.principal),
+            Field::plain(self.who(wide)),
             Field::plain(&entry.address),
             Field::state(&self.result()),
             Field::whole(&entry.method),
-            Field::plain(if wide {
-                &entry.subject
-            } else {
-                short_id(&entry.subject)
-            }),
+            Field::plain(self.on(wide)),
         ];
         if wide {
             row.push(Field::plain(fields(&entry.detail_json, &[])));
@@ -94,6 +113,25 @@ mod tests {
                 .unwrap()
         };
         insta::assert_snapshot!(line(Format::Table), @"1970-01-01T00:01:40Z  ada  192.0.2.7  denied, 12 times  DeleteDevice  -");
-        insta::assert_snapshot!(line(Format::Json), @r#"{"id":"01","at":"1970-01-01T00:01:40.000000005Z","principal":"ada","token_id":"t","address":"192.0.2.7","method":"DeleteDevice","subject":"","result":"denied","count":12,"request_id":"","detail":{}}"#);
+        insta::assert_snapshot!(line(Format::Json), @r#"{"id":"01","at":"1970-01-01T00:01:40.000000005Z","principal":"ada","token_id":"t","address":"192.0.2.7","method":"DeleteDevice","subject":"","result":"denied","count":12,"request_id":"","detail":{},"subject_name":""}"#);
+    }
+
+    #[test]
+    fn what_it_was_about_is_told_by_its_name() {
+        let id = "01a22470-1f3c-7abc-8def-000000000001";
+        let view = |name: &str| {
+            AuditView::from(v1::AuditEntry {
+                principal: format!("token {id}"),
+                subject: id.into(),
+                subject_name: name.into(),
+                ..Default::default()
+            })
+        };
+        assert_eq!(view("edge-1").on(false), "edge-1");
+        assert_eq!(view("edge-1").on(true), format!("edge-1 ({id})"));
+        assert_eq!(view("").on(false), "01a22470-1f3c");
+        assert_eq!(view("").on(true), id);
+        assert_eq!(view("").who(false), "token 01a22470-1f3c");
+        assert_eq!(view("").who(true), format!("token {id}"));
     }
 }

@@ -233,6 +233,14 @@ async fn the_audit_of_a_thing_is_found_by_its_name(database: Database) {
     ] {
         assert_eq!(methods(name), expected, "{name}");
     }
+    // And entries say the name, where they have an id.
+    for name in ["edge-1", "edge-2", "nightly", "ci"] {
+        let entries = ctl.json(&["audit", "list", "--on", name]);
+        let mut entries = entries.as_array().into_iter().flatten();
+        assert!(entries.all(|entry| entry["subject_name"] == name), "{name}");
+        let table = ctl.ok(&["audit", "list", "--on", name]);
+        assert!(table.contains(name), "{table}");
+    }
     let id = operator.device("edge-1").await.id;
     assert_eq!(methods(&id), methods("edge-1"));
     assert_eq!(methods(&id.to_uppercase()), methods("edge-1"));

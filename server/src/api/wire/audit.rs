@@ -30,6 +30,7 @@ impl From<AuditEntry> for v1::AuditEntry {
             count: entry.count,
             request_id: request.unwrap_or_default(),
             detail_json: entry.detail_json,
+            subject_name: entry.subject_name.unwrap_or_default(),
         }
     }
 }

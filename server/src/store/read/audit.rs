@@ -1,6 +1,6 @@
 //! The audit: who changed what, and who was refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use kernex_proto::ids::TokenId;
 use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -49,6 +49,8 @@ pub struct AuditEntry {
     pub method: String,
     /// What it was about, by id or name.
     pub subject: String,
+    /// The name of what `subject` is the id of.
+    pub subject_name: Option<String>,
     pub result: AuditResult,
     /// How many equal refusals it stands for.
     pub count: u64,
@@ -116,7 +118,8 @@ impl View {
         let paged = Paged::from_surplus(rows, page.limit(), "audit", |row| {
             row.id.as_bytes().to_vec()
         });
-        let items = paged.items.into_iter().map(entry_from);
+        let names = self.names_of_subjects(&paged.items).await?;
+        let items = paged.items.into_iter().map(|row| entry_from(row, &names));
         Ok(Paged {
             items: items.collect::<Result<_>>()?,
             next: paged.next,
@@ -164,10 +167,61 @@ impl View {
         let ids = ids.into_iter().map(|id| id.to_string());
         Ok([name].into_iter().chain(ids).collect())
     }
+
+    /// The names of the devices, deployments and operator tokens whose ids stand in these entries.
+    async fn names_of_subjects(&self, entries: &[audit::Model]) -> Result<HashMap<Uuid, String>> {
+        let ids = entries.iter().map(|row| Uuid::try_parse(&row.subject));
+        let ids: BTreeSet<Uuid> = ids.filter_map(std::result::Result::ok).collect();
+        let mut names = HashMap::new();
+        if ids.is_empty() {
+            return Ok(names);
+        }
+        let ids = || padded(ids.iter().copied());
+        // A device that exists has the last word.
+        let keys: Vec<(Uuid, Option<String>)> = self
+            .rows::<device_key::Entity>()
+            .select_only()
+            .columns([device_key::Column::DeviceId, device_key::Column::DeviceName])
+            .filter(device_key::Column::DeviceId.is_in(ids()))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let devices: Vec<(Uuid, String)> = self
+            .rows::<device::Entity>()
+            .select_only()
+            .columns([device::Column::Id, device::Column::Name])
+            .filter(device::Column::Id.is_in(ids()))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let deployments: Vec<(Uuid, String)> = self
+            .rows::<deployment::Entity>()
+            .select_only()
+            .columns([deployment::Column::Id, deployment::Column::Name])
+            .filter(deployment::Column::Id.is_in(ids()))
+            .filter(deployment::Column::Name.ne(""))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let tokens: Vec<(Uuid, String)> = self
+            .rows::<operator_token::Entity>()
+            .select_only()
+            .columns([operator_token::Column::Id, operator_token::Column::Name])
+            .filter(operator_token::Column::Id.is_in(ids()))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let keys = keys.into_iter();
+        names.extend(keys.filter_map(|(id, name)| Some((id, name?))));
+        names.extend(devices.into_iter().chain(deployments).chain(tokens));
+        Ok(names)
+    }
 }
 
-fn entry_from(row: audit::Model) -> Result<AuditEntry> {
+fn entry_from(row: audit::Model, names: &HashMap<Uuid, String>) -> Result<AuditEntry> {
+    let subject = Uuid::try_parse(&row.subject).ok();
     Ok(AuditEntry {
+        subject_name: subject.and_then(|id| names.get(&id).cloned()),
         id: row.id,
         at: Timestamp(row.at),
         principal: row.principal,
