@@ -116,6 +116,10 @@ fn print_admin_token(written: &AdminTokenFile, replaced: bool) {
         made.name,
         path.display(),
     );
+    println!(
+        "Contexts of kernexctl have a copy of their token: give it to them with `kernexctl context add NAME --server URL \
+         --ca FILE --token-file FILE --replace`."
+    );
     for earlier in &made.earlier {
         let (name, id) = (&earlier.name, earlier.id);
         if replaced {

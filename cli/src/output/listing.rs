@@ -11,7 +11,7 @@ use crate::{
 
 mod sort;
 
-use sort::sorted;
+use sort::{by_name, sorted};
 
 /// Most items on a terminal without `--limit`.
 const SCREENFUL: u32 = 100;
@@ -25,6 +25,8 @@ pub(crate) struct Listing {
     usual: Option<u32>,
     /// Whether a filter may have left things out.
     is_narrowed: bool,
+    /// Whether people get it in the order of names when all of it was read.
+    is_by_name: bool,
 }
 
 impl Listing {
@@ -37,6 +39,7 @@ impl Listing {
             printer,
             usual: screen.then_some(SCREENFUL),
             is_narrowed: false,
+            is_by_name: false,
         }
     }
 
@@ -64,6 +67,14 @@ impl Listing {
         }
     }
 
+    /// In the order of names for people, as long as all of it fits.
+    pub(crate) fn by_name(self) -> Self {
+        Self {
+            is_by_name: true,
+            ..self
+        }
+    }
+
     pub(crate) const fn printer(&self) -> Printer {
         self.printer
     }
@@ -86,6 +97,9 @@ impl Listing {
     ) -> Result<(Vec<T>, u64), Failure> {
         if let Some(field) = &self.args.sort {
             items = sorted(items, field)?;
+        } else if self.is_by_name && self.printer.for_people() && total == Some(items.len() as u64)
+        {
+            by_name(&mut items);
         }
         if let Some(limit) = self.limit() {
             let all = total.unwrap_or(0).max(items.len() as u64);

@@ -26,13 +26,14 @@ impl PhaseView {
         }
     }
 
-    /// `waiting`, `open`, `soaking`, `passed`, or `ended` with the deployment.
+    /// `waiting`, `open`, `soaking`, `passed`; or, when the deployment is over, `ended` with it or
+    /// `unopened`.
     fn state(&self) -> &'static str {
         let status = &self.status;
         if status.soaked_at.is_some() {
             "passed"
         } else if status.opened_at.is_none() {
-            "waiting"
+            if self.is_over { "unopened" } else { "waiting" }
         } else if self.is_over {
             "ended"
         } else if status.passed_at.is_some() {
@@ -153,5 +154,12 @@ mod tests {
         2      10%   open     4 of 9 succeeded   50s ago
         3      100%  waiting  0 of 90 succeeded  -
         ");
+    }
+
+    #[test]
+    fn a_phase_that_never_opens_does_not_wait() {
+        let status = v1::PhaseStatus::default();
+        assert_eq!(PhaseView::new(status, false).state(), "waiting");
+        assert_eq!(PhaseView::new(status, true).state(), "unopened");
     }
 }

@@ -17,6 +17,11 @@ both_databases![
     a_canary_of_the_whole_fleet_is_told,
     a_watch_names_who_is_not_done_and_marks_what_failed,
     the_token_in_use_is_told_when_it_is_revoked,
+    a_pull_replaces_no_other_file,
+    a_configuration_says_what_it_no_longer_has,
+    what_cannot_be_stopped_or_deleted_is_told_with_names,
+    names_are_printed_once_for_programs,
+    devices_are_listed_by_name_for_people,
 ];
 
 async fn a_push_that_is_interrupted_leaves_no_archive(database: Database) {
@@ -239,4 +244,108 @@ async fn the_token_in_use_is_told_when_it_is_revoked(database: Database) {
         "{}",
         own.stderr
     );
+}
+
+async fn a_pull_replaces_no_other_file(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    server.operator().push_script("app", "1.0", "true").await;
+    let pull = |words: &[&str]| ctl.run(&[&["bundle", "pull", "app:1.0"], words].concat());
+    let first = pull(&[]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let file = server.scratch().join(first.stdout.trim());
+    let bytes = fs::read(&file).unwrap();
+    let again = pull(&[]);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(again.stdout, first.stdout);
+    assert!(again.stderr.contains("the same bytes"), "{}", again.stderr);
+    fs::write(&file, "mine").unwrap();
+    let refused = pull(&[]);
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    let forced = pull(&["--force"]);
+    assert_eq!(forced.code, Some(0), "{}", forced.stderr);
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+}
+
+async fn a_configuration_says_what_it_no_longer_has(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let set = |words: &[&str]| {
+        let done = ctl.run(&[&["config", "set", "c1", "--to", "*"], words].concat());
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        done.stderr
+    };
+    assert_eq!(set(&["--heartbeat", "10s", "--value", "A=1"]), "");
+    let said = set(&["--log", "debug", "--value", "A=2"]);
+    assert!(
+        said.contains("Revision 1 had also --heartbeat: name everything"),
+        "{said}"
+    );
+    let wrong = ctl.run(&["config", "set", "c1", "--to", "*", "--value", "=x"]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("NAME=VALUE"), "{}", wrong.stderr);
+}
+
+async fn what_cannot_be_stopped_or_deleted_is_told_with_names(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let _agent = server.agent("edge-1").await;
+    let operator = server.operator();
+    operator.push_script("app", "1.0", "true").await;
+    let order = ["deploy", "app:1.0", "--device", "edge-1", "--name", "one"];
+    let _ = ctl.ok(&[&order[..], &["-w"]].concat());
+    let needed = ctl.run(&["bundle", "delete", "app:1.0", "--yes"]);
+    assert_eq!(needed.code, Some(5), "{}", needed.stderr);
+    assert!(
+        needed.stderr.contains("device edge-1 runs it"),
+        "{}",
+        needed.stderr
+    );
+    // Nobody is asked about what cannot be done.
+    let finished = ctl.run(&["deployment", "cancel", "one"]);
+    assert_eq!(finished.code, Some(5), "{}", finished.stderr);
+    let said = "the deployment one is finished: 1 of 1 succeeded";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    for verb in ["cancel", "halt", "rollback"] {
+        let unknown = ctl.run(&["deployment", verb, "two"]);
+        assert_eq!(unknown.code, Some(5), "{verb}: {}", unknown.stderr);
+    }
+    let all = ctl.run(&["bundle", "delete", "--gc", "--older-than", "0s", "--yes"]);
+    assert_eq!(all.code, Some(0), "{}", all.stderr);
+    assert!(
+        all.stderr.contains("Still needed: 1 bundle."),
+        "{}",
+        all.stderr
+    );
+}
+
+async fn names_are_printed_once_for_programs(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let _agent = server.agent("edge-1").await;
+    server.operator().push_script("app", "1.0", "true").await;
+    let printed = ctl.ok(&[
+        "deploy", "app:1.0", "--device", "edge-1", "-w", "-o", "name",
+    ]);
+    let list = ctl.json(&["deployment", "list"]);
+    assert_eq!(printed.trim(), list[0]["id"].as_str().expect("an id"));
+}
+
+async fn devices_are_listed_by_name_for_people(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    for name in ["edge-10", "edge-2", "edge-1"] {
+        server.raw_device(name).await;
+    }
+    let first_words = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split(' ').next());
+        lines.map(str::to_owned).collect()
+    };
+    let table = ctl.ok(&["device", "list", "--no-headers"]);
+    assert_eq!(first_words(&table), ["edge-1", "edge-2", "edge-10"]);
+    let names = ctl.ok(&["device", "list", "-o", "name"]);
+    let enrolled = ["edge-10", "edge-2", "edge-1"];
+    assert_eq!(first_words(&names), enrolled, "as they enrolled");
 }

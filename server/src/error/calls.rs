@@ -74,11 +74,12 @@ pub fn slow_reader(why: String) -> Status {
 /// What follows the event `cursor` is not kept any more, or never was.
 #[must_use]
 pub fn cursor_gone(cursor: u64, oldest: u64, newest: u64) -> Status {
-    status(
-        Code::OutOfRange,
-        Reason::CursorGone,
-        format!("what follows event {cursor} is not kept: there are events {oldest} to {newest}"),
-    )
+    let text = if cursor > newest {
+        format!("event {cursor} has not happened yet: the newest is {newest}")
+    } else {
+        format!("what follows event {cursor} is not kept: there are events {oldest} to {newest}")
+    };
+    status(Code::OutOfRange, Reason::CursorGone, text)
 }
 
 /// A message has more bytes than its sender may send.

@@ -100,7 +100,7 @@ async fn taken(
         return failure;
     }
     let manifest = &pushed.manifest;
-    let name = name.unwrap_or(manifest.name_or_default());
+    let name = name.unwrap_or_else(|| manifest.name_or_default());
     let reference = format!("{name}:{}", manifest.version);
     let Ok(stored) = find(client, &reference).await else {
         return failure;

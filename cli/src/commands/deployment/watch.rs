@@ -98,7 +98,7 @@ async fn follow_until(
         reconnect: ReconnectPolicy::new(),
     };
     let result = tokio::select! {
-        result = follow.to_end(&mut watching) => result,
+        result = follow.until_end(&mut watching) => result,
         () = wait => Err(Failure::new(
             Exit::TimedOut,
             unfinished(&follow.called, &follow.targets),
@@ -152,7 +152,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    async fn to_end(&mut self, watching: &mut Watching) -> Result<Finished, Failure> {
+    async fn until_end(&mut self, watching: &mut Watching) -> Result<Finished, Failure> {
         loop {
             let ended = match self.stream(watching).await? {
                 Ok(Some(deployment)) => {

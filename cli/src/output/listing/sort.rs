@@ -40,6 +40,27 @@ pub(super) fn sorted<T: View>(items: Vec<T>, field: &str) -> Result<Vec<T>, Fail
     Ok(keyed.into_iter().map(|(_, item)| item).collect())
 }
 
+/// In the order of names, as people count.
+pub(super) fn by_name<T: View>(items: &mut [T]) {
+    items.sort_by_cached_key(|item| Name(item.name()));
+}
+
+/// A name, ordered as people count.
+#[derive(PartialEq, Eq)]
+struct Name(String);
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// A field of an object, or one of an object within; null where an object within is missing.
 fn at_path<'a>(json: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(json, |at, name| match at {

@@ -56,6 +56,7 @@ fn listing(args: ListArgs) -> Listing {
         printer: Printer::plain(Format::Table),
         usual: None,
         is_narrowed: false,
+        is_by_name: false,
     }
 }
 

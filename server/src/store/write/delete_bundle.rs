@@ -1,6 +1,6 @@
 //! Deletes a bundle that nobody needs.
 
-use kernex_proto::ids::DeploymentId;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait, Query, TableRef},
@@ -18,7 +18,7 @@ use crate::{
             transaction::Tx,
         },
         entity::{
-            attempt, bundle, device_drift, device_release,
+            attempt, bundle, device, device_drift, device_release,
             stored::{BundleId, Stored},
             target,
         },
@@ -149,7 +149,7 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
     if let Some(release) = runs {
         return Ok(Some(format!(
             "device {} runs it or may go back to it",
-            release.device_id
+            shown_device(tx, release.device_id).await?
         )));
     }
     // A device that drifted runs it although its last outcome names another one.
@@ -158,10 +158,17 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
         .filter(device_drift::Column::ActualDigest.eq(&row.digest))
         .one(&tx.db)
         .await?;
-    Ok(drifted.map(|drift| {
-        format!(
-            "device {} runs it, and was to run something else",
-            drift.device_id
-        )
-    }))
+    let Some(drift) = drifted else {
+        return Ok(None);
+    };
+    Ok(Some(format!(
+        "device {} runs it, and was to run something else",
+        shown_device(tx, drift.device_id).await?
+    )))
+}
+
+/// A device by its name, as people know it.
+async fn shown_device(tx: &Tx, id: Stored<DeviceId>) -> Result<String> {
+    let device = device::Entity::find_by_id(id).one(&tx.db).await?;
+    Ok(device.map_or_else(|| id.to_string(), |device| device.name))
 }
