@@ -4,7 +4,7 @@ use kernex_proto::v1;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Field, Time, View, wire::Wire};
+use super::{Field, Time, View, short_id, wire::Wire};
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
@@ -49,7 +49,7 @@ impl View for EventView {
         ]
     }
 
-    fn row(&self, _wide: bool, _now: Time) -> Vec<Field> {
+    fn row(&self, wide: bool, _now: Time) -> Vec<Field> {
         let event = &self.event;
         let at = Time::from_wire(event.at);
         // An older server does not send names.
@@ -57,12 +57,25 @@ impl View for EventView {
             "" => event.device_id.as_str(),
             name => name,
         };
+        // A line is short, and has what commands take; -o wide has all.
+        let deployment = match (wide, event.deployment_name.as_str()) {
+            (true, _) => event.deployment_id.as_str(),
+            (false, "") => short_id(&event.deployment_id),
+            (false, name) => name,
+        };
+        let at = at.map(|at| {
+            if wide {
+                at.to_string()
+            } else {
+                at.to_seconds()
+            }
+        });
         vec![
             Field::plain(event.cursor.to_string()),
-            Field::plain(at.map_or_else(String::new, |at| at.to_string())),
+            Field::plain(at.unwrap_or_default()),
             Field::plain(&event.kind),
             Field::plain(device),
-            Field::plain(&event.deployment_id),
+            Field::plain(deployment),
             Field::plain(&event.bundle),
             Field::plain(&event.by),
             Field::plain(fields(
@@ -102,7 +115,26 @@ mod tests {
                 .unwrap()
         };
         insta::assert_snapshot!(line(Format::Table), @"7  1970-01-01T00:01:40Z  device.drifted  edge-1  -  -  -  actual=2.0");
-        insta::assert_snapshot!(line(Format::Json), @r#"{"cursor":7,"at":"1970-01-01T00:01:40Z","kind":"device.drifted","device_id":"d","deployment_id":"","detail":{"actual":"2.0","expected":null,"name":"edge-1"},"device_name":"edge-1","bundle":"","by":"","reason":"","message":""}"#);
+        insta::assert_snapshot!(line(Format::Json), @r#"{"cursor":7,"at":"1970-01-01T00:01:40Z","kind":"device.drifted","device_id":"d","deployment_id":"","detail":{"actual":"2.0","expected":null,"name":"edge-1"},"device_name":"edge-1","bundle":"","by":"","reason":"","message":"","deployment_name":""}"#);
         assert_eq!(line(Format::Name), "7\n");
+    }
+
+    #[test]
+    fn a_deployment_is_told_by_what_commands_take() {
+        let id = "01a22470-1f3c-7abc-8def-000000000001";
+        let line = |format, name: &str| {
+            let event = EventView::from(v1::Event {
+                kind: "deployment.created".into(),
+                deployment_id: id.into(),
+                deployment_name: name.into(),
+                ..Default::default()
+            });
+            Printer::plain(format)
+                .render_line(&event, Time::at(0))
+                .unwrap()
+        };
+        assert!(line(Format::Table, "nightly.7").contains("  nightly.7  "));
+        assert!(line(Format::Table, "").contains("  01a22470-1f3c  "));
+        assert!(line(Format::Wide, "nightly.7").contains(id));
     }
 }

@@ -149,7 +149,9 @@ async fn kernexctl_watches_the_events_that_were_asked_for(database: Database) {
     );
     let by_name = watch(&["--deployment", "two"]);
     let line = by_name.about("").await;
-    assert!(line.contains("deployment.created"), "{line}");
+    for part in ["deployment.created", "\"deployment_name\":\"two\""] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
     let line = by_name.about("\"kind\":\"attempt.").await;
     assert!(line.contains("edge-2"), "{line}");
 

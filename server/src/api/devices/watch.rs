@@ -147,6 +147,7 @@ mod tests {
                 device: Some(id),
                 deployment: None,
                 device_name: None,
+                deployment_name: None,
                 bundle: None,
                 detail_json: "{}".into(),
             };

@@ -26,6 +26,7 @@ impl From<EventRow> for v1::Event {
             device_id: device.unwrap_or_default(),
             deployment_id: deployment.unwrap_or_default(),
             device_name: name.unwrap_or_default(),
+            deployment_name: event.deployment_name.unwrap_or_default(),
             bundle: event.bundle.unwrap_or_else(|| detail.text("bundle")),
             by: maker(&event.kind, &detail),
             reason: detail.text("reason"),
@@ -143,6 +144,7 @@ mod tests {
             device: is_of_device.then(DeviceId::generate),
             deployment: kind.starts_with("attempt.").then(DeploymentId::generate),
             device_name: None,
+            deployment_name: None,
             bundle: None,
             detail_json: detail.into(),
         }

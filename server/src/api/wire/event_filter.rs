@@ -151,6 +151,7 @@ mod tests {
             device,
             deployment,
             device_name: None,
+            deployment_name: None,
             bundle: None,
             detail_json: "{}".into(),
         };

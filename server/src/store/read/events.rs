@@ -35,10 +35,18 @@ pub struct EventRow {
     pub deployment: Option<DeploymentId>,
     /// Name of the device, while it exists.
     pub device_name: Option<String>,
+    /// Name of the deployment, if it has one.
+    pub deployment_name: Option<String>,
     /// The bundle of the deployment: "name:version", or only the name.
     pub bundle: Option<String>,
     /// Details by kind, as a JSON object.
     pub detail_json: String,
+}
+
+/// What events say of a deployment.
+struct Order {
+    name: Option<String>,
+    bundle: String,
 }
 
 impl EventRow {
@@ -80,16 +88,20 @@ impl View {
             .all(self.reader())
             .await?;
         let names = self.names_of(&rows).await?;
-        let bundles = self.bundles_of(&rows).await?;
-        let rows = rows.into_iter().map(|row| EventRow {
-            cursor: unsigned(row.cursor),
-            at: Timestamp(row.at),
-            kind: row.kind,
-            device_name: row.device_id.and_then(|id| names.get(&id).cloned()),
-            bundle: row.deployment_id.and_then(|id| bundles.get(&id).cloned()),
-            device: row.device_id.map(|id| id.0),
-            deployment: row.deployment_id.map(|id| id.0),
-            detail_json: row.detail,
+        let deployments = self.deployments_of(&rows).await?;
+        let rows = rows.into_iter().map(|row| {
+            let deployment = row.deployment_id.and_then(|id| deployments.get(&id));
+            EventRow {
+                cursor: unsigned(row.cursor),
+                at: Timestamp(row.at),
+                kind: row.kind,
+                device_name: row.device_id.and_then(|id| names.get(&id).cloned()),
+                deployment_name: deployment.and_then(|order| order.name.clone()),
+                bundle: deployment.map(|order| order.bundle.clone()),
+                device: row.device_id.map(|id| id.0),
+                deployment: row.deployment_id.map(|id| id.0),
+                detail_json: row.detail,
+            }
         });
         Ok(rows.collect())
     }
@@ -114,21 +126,22 @@ impl View {
         Ok(names)
     }
 
-    /// The bundles of the deployments that events are about.
-    async fn bundles_of(
+    /// What is said of the deployments that events are about.
+    async fn deployments_of(
         &self,
         rows: &[event::Model],
-    ) -> Result<HashMap<Stored<DeploymentId>, String>> {
+    ) -> Result<HashMap<Stored<DeploymentId>, Order>> {
         let ids: BTreeSet<Stored<DeploymentId>> =
             rows.iter().filter_map(|row| row.deployment_id).collect();
         let ids: Vec<Stored<DeploymentId>> = ids.into_iter().collect();
-        let mut bundles = HashMap::new();
+        let mut orders = HashMap::new();
         for chunk in ids.chunks(ID_CHUNK) {
-            let found: Vec<(Stored<DeploymentId>, String, String)> = self
+            let found: Vec<(Stored<DeploymentId>, String, String, String)> = self
                 .rows::<deployment::Entity>()
                 .select_only()
                 .columns([
                     deployment::Column::Id,
+                    deployment::Column::Name,
                     deployment::Column::BundleName,
                     deployment::Column::BundleVersion,
                 ])
@@ -137,9 +150,15 @@ impl View {
                 .all(self.reader())
                 .await?;
             let found = found.into_iter();
-            bundles.extend(found.map(|(id, name, version)| (id, shown_bundle(name, &version))));
+            orders.extend(found.map(|(id, name, bundle, version)| {
+                let order = Order {
+                    name: (!name.is_empty()).then_some(name),
+                    bundle: shown_bundle(bundle, &version),
+                };
+                (id, order)
+            }));
         }
-        Ok(bundles)
+        Ok(orders)
     }
 
     /// The oldest event that is kept and did not happen before a moment.
