@@ -158,7 +158,7 @@ impl Wanted {
                 printable(unknown),
                 kind_lines("    ")
             ),
-            "Name one of those, such as `--kind device.drifted`, or all of a subject, such as\n        `--kind device`.",
+            "Name one, as in `--kind device.drifted`, or a subject: `--kind device`.",
         ))
     }
 }

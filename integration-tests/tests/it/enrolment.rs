@@ -10,6 +10,7 @@ use kernex_integration_tests::{
     keys,
     process::Process,
     raw_agent::{enrol, enroll_request},
+    wait_for,
 };
 use kernex_proto::{
     handshake::EnrollmentToken,
@@ -269,6 +270,13 @@ async fn a_machine_enrols_at_its_first_start_with_a_credential_of_its_service_ma
     fs::write(&credential, format!("{token}\n")).unwrap();
     let log = folder.join("edge-1.log");
     let mut agent = Process::spawn("kernex-agent", run(), &log);
+    wait_for("the machine to enrol", || async {
+        operator
+            .try_device("edge-1")
+            .await
+            .map_err(|status| status.to_string())
+    })
+    .await;
     let device = operator.online("edge-1").await;
     assert_eq!(device.labels["site"], "berlin");
     agent.stop();

@@ -24,12 +24,12 @@ impl EventService for Events {
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let view = self.0.view(&request)?;
         let request = request.into_inner();
-        let from_now = request.from_now;
+        let needs_cursor = request.from_now || request.since.is_some();
         let (filter, start) = EventFilter::read(&view, request).await?;
         let draining = self.0.draining.clone();
         let mut follower = self.0.feed.follow(view.scope(), start, draining).await?;
         let answers = try_stream! {
-            if from_now {
+            if needs_cursor {
                 // The watcher needs a cursor even if the stream ends before the first event.
                 yield WatchEventsResponse { event: None, cursor: follower.cursor() };
             }
