@@ -7,7 +7,7 @@ use kernex_proto::{
     connect::proxy::Proxies, handshake::EnrollmentToken, telemetry::LogFilter, units,
 };
 
-use crate::{backoff, identity};
+use crate::backoff;
 
 mod args;
 mod commands;
@@ -24,6 +24,8 @@ use file::read_file;
 const LEAST_RATE: u64 = 1024;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
+/// File in the state folder that is there once a device has enrolled.
+pub(crate) const DEVICE_FILE: &str = "device.json";
 
 /// Settings of one agent.
 #[derive(Debug, Clone)]
@@ -141,7 +143,7 @@ impl Args {
             Command::Enroll { .. } | Command::CheckConfig => true,
             // A device that has enrolled starts also when the file with its token is gone, or holds
             // something else by now.
-            Command::Run { .. } => !identity::is_enrolled(&config.state_dir),
+            Command::Run { .. } => !config.state_dir.join(DEVICE_FILE).exists(),
             _ => false,
         };
         let found = match self.token.or(file.token) {

@@ -23,7 +23,10 @@ use rsa::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{config::state_dir_flag, durable};
+use crate::{
+    config::{DEVICE_FILE, state_dir_flag},
+    durable,
+};
 
 /// The device's key, in the state folder.
 const KEY: &str = "device.key";
@@ -93,11 +96,6 @@ pub(crate) fn check(state_dir: &Path) -> Result<(), IdentityError> {
         (Some(identity), None) => Err(identity.without_key(state_dir)),
         _ => Ok(()),
     }
-}
-
-/// Whether a device was enrolled here, as far as the state folder can be looked into.
-pub(crate) fn is_enrolled(state_dir: &Path) -> bool {
-    Identity::path(state_dir).exists()
 }
 
 /// Why it cannot be told which server to trust.
@@ -259,7 +257,7 @@ struct DeviceFile {
 
 impl Identity {
     fn path(state_dir: &Path) -> PathBuf {
-        state_dir.join("device.json")
+        state_dir.join(DEVICE_FILE)
     }
 
     fn without_key(self, state_dir: &Path) -> IdentityError {

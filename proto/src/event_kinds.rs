@@ -1,5 +1,5 @@
-//! The kinds of events. A watcher may ask for some of them, or for all of a subject. The server logs
-//! no other; `kernexctl` names them where a kind is typed.
+//! The kinds of events. A watcher may ask for some of them, or for all of a subject. The server
+//! logs no other; `kernexctl` names them where a kind is typed.
 
 /// All kinds, such as `device.online`.
 pub const ALL: &[&str] = &[

@@ -4,7 +4,7 @@
 //! | the server | what happens |
 //! |---|---|
 //! | is away for less than 5 s | it is tried again, without a message |
-//! | is away for longer, or is silent and does not answer a question either | that is said once, and it is tried again |
+//! | is away for longer, or silent and answers no question either | that is said once |
 //! | is back after that | that is said, too |
 //! | has been away for 60 s, or refuses what cannot pass | the watch fails |
 //!
