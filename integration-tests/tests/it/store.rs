@@ -15,6 +15,7 @@ mod filters;
 mod fixture;
 mod fleet;
 mod halting;
+mod heartbeats;
 mod held_attempts;
 mod penalties;
 mod resume_marks;
