@@ -4,6 +4,7 @@ use super::Session;
 use crate::{args::deployment::DeploymentCommand, error::Failure};
 
 mod cancel;
+mod finished;
 mod get;
 mod halt;
 pub(crate) mod list;

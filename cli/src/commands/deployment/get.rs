@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::{resolve::resolve, watch};
+use super::{finished, resolve::resolve};
 use crate::{
     args::{OutputArg, deployment::TargetFilterArgs, listing::ListArgs},
     client::{Client, Listed, Page, counted_pages},
@@ -55,7 +55,7 @@ pub(super) async fn run(
     show_itself(&view, printer)?;
     let shown = listing.print(views(found.items), found.total, "target")?;
     if printer.wide() {
-        watch::print_output(&shown);
+        finished::print_output(&shown);
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ async fn show_notable(
     let notable = found.total.unwrap_or(shown.len() as u64);
     print_note(&left_out(all, notable, shown.len() as u64));
     if printer.wide() {
-        watch::print_output(&shown);
+        finished::print_output(&shown);
     }
     Ok(())
 }
