@@ -19,6 +19,7 @@ pub(crate) mod enrollment;
 pub(crate) mod event;
 mod examples;
 pub(crate) mod listing;
+pub(crate) mod order;
 mod output;
 pub(crate) mod pack;
 pub(crate) mod rollback;

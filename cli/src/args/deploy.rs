@@ -1,11 +1,9 @@
 //! `deploy`: put a bundle on devices.
 
-use std::time::Duration;
-
 use clap::{ArgGroup, Args};
 
 use super::{
-    OutputArg, pack::PackArgs, parse_duration, rollout::RolloutArgs, timing::TimingArgs,
+    OutputArg, order::OrderArgs, pack::PackArgs, rollout::RolloutArgs, timing::TimingArgs,
     values::parse_name,
 };
 use crate::complete;
@@ -32,22 +30,8 @@ pub(crate) struct DeployArgs {
     /// With --plan: print the answer of every device, not only the first ten
     #[arg(long, requires = "plan")]
     pub(crate) all: bool,
-    /// Show progress until the deployment is finished; exits 3 when it fails, and 8 when it waits
-    /// for an operator and the output is no terminal
-    #[arg(short, long, visible_alias = "wait")]
-    pub(crate) watch: bool,
-    /// With --watch: give up waiting after this long (exit code 6); the deployment goes on
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]
-    pub(crate) timeout: Option<Duration>,
-    /// How long a device that is offline has to come back (default 7d)
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) delivery_timeout: Option<Duration>,
-    /// How long a device may take once it has begun (default 1h)
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) execution_timeout: Option<Duration>,
-    /// A note for whoever reads the order later
-    #[arg(short, long, value_name = "TEXT")]
-    pub(crate) message: Option<String>,
+    #[command(flatten)]
+    pub(crate) order: OrderArgs,
     #[command(flatten)]
     pub(crate) pack: PackArgs,
     #[command(flatten)]

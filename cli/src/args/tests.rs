@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bundle::BundleCommand, device::DeviceCommand, *};
+use super::{bundle::BundleCommand, deployment::DeploymentCommand, device::DeviceCommand, *};
 use crate::output::Format;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -27,7 +27,29 @@ fn a_deployment_needs_devices() {
     };
     assert_eq!(deploy.devices, ["x", "y"]);
     assert_eq!(deploy.to.as_deref(), Some("a=b"));
-    assert_eq!(deploy.timeout, Some(Duration::from_secs(300)));
+    assert_eq!(deploy.order.timeout, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn deploy_and_rollback_take_the_same_limits_and_note() {
+    const LIMITS: &str = "--delivery-timeout 2d --execution-timeout 30m -m nightly --watch";
+    let read = |verb: &str| match parse(&format!("kernexctl {verb} {LIMITS}"))
+        .unwrap()
+        .command
+    {
+        Command::Deploy(deploy) => deploy.order,
+        Command::Deployment(DeploymentCommand::Rollback(rollback)) => rollback.order,
+        other => panic!("{other:?}"),
+    };
+    for verb in ["deploy hello:1.0 --to *", "deployment rollback 0198"] {
+        let order = read(verb);
+        assert_eq!(order.delivery_seconds(), 2 * 86_400, "{verb}");
+        assert_eq!(order.execution_seconds(), 1800, "{verb}");
+        assert_eq!(order.message(), "nightly", "{verb}");
+        assert!(order.watch && order.timeout.is_none(), "{verb}");
+        assert!(parse(&format!("kernexctl {verb} --timeout 5m")).is_err());
+        assert!(parse(&format!("kernexctl {verb} --watch --plan")).is_err());
+    }
 }
 
 #[test]

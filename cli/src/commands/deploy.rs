@@ -68,12 +68,12 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     let request = v1::CreateDeploymentRequest {
         bundle,
         selector: args.to.unwrap_or_default(),
-        delivery_timeout_seconds: args.delivery_timeout.map_or(0, |limit| limit.as_secs()),
-        execution_timeout_seconds: args.execution_timeout.map_or(0, |limit| limit.as_secs()),
+        delivery_timeout_seconds: args.order.delivery_seconds(),
+        execution_timeout_seconds: args.order.execution_seconds(),
         request_id: request_id(),
         schedule: args.timing.schedule(),
         dynamic: args.timing.dynamic,
-        message: args.message.unwrap_or_default(),
+        message: args.order.message(),
         rollout,
         name: args.name.unwrap_or_default(),
         ..Default::default()
@@ -91,7 +91,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     {
         print_note(&note);
     }
-    if !args.watch {
+    if !args.order.watch {
         let id = called(&deployment).to_owned();
         printer.list(&[DeploymentView::from(deployment)])?;
         if printer.for_people() {
@@ -103,7 +103,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         "Deployment {} of {}",
         deployment.id, deployment.bundle
     ));
-    watch::show(&client, &deployment.id, args.timeout, printer).await
+    watch::show(&client, &deployment.id, args.order.timeout, printer).await
 }
 
 /// What is said of a canary that is the whole fleet: nothing would be left to protect.

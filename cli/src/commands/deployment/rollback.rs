@@ -28,14 +28,15 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         )
         .await?;
     }
-    let seconds = |limit: Option<std::time::Duration>| limit.map_or(0, |limit| limit.as_secs());
+    let client = session.connect().await?;
+    let rolled_back = resolve(&client, &args.id).await?;
     let request = v1::RollbackDeploymentRequest {
         deployment_id: rolled_back.clone(),
         plan: args.plan,
-        delivery_timeout_seconds: seconds(args.delivery_timeout),
-        execution_timeout_seconds: seconds(args.execution_timeout),
+        delivery_timeout_seconds: args.order.delivery_seconds(),
+        execution_timeout_seconds: args.order.execution_seconds(),
         request_id: request_id(),
-        message: args.message.unwrap_or_default(),
+        message: args.order.message(),
     };
     let answer = client
         .deployments()
@@ -54,8 +55,8 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         printer.list(&steps)?;
         print_note(&format!("Deployment {id} rolls {rolled_back} back."));
     }
-    if args.watch {
-        return watch::show(&client, &id, args.timeout, printer).await;
+    if args.order.watch {
+        return watch::show(&client, &id, args.order.timeout, printer).await;
     }
     if printer.for_people() {
         print_note(&format!("Watch it with `kernexctl deployment watch {id}`."));
