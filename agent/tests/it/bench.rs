@@ -1,23 +1,16 @@
 //! A test bench: an agent that runs in this process, with its state folder and a fake server.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
 use kernex_agent::{Config, DeviceKey};
 use kernex_proto::{
     handshake::EnrollmentToken,
-    ids::{Digest, TargetId, TokenId},
-    v1::{self, device_session_request as up, device_session_response as down},
+    ids::{Digest, TokenId},
 };
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::fake_server::{FakeServer, Session};
+use crate::fake_server::{Download, FakeServer, Session};
 
 /// One key for all tests: making one takes seconds.
 fn key_pem() -> &'static [u8] {
@@ -60,8 +53,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// An enrolled, running agent.
-    pub(crate) async fn new() -> Self {
+    /// An enrolled, running agent, and its session.
+    pub(crate) async fn connected() -> (Self, Session) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("state")).unwrap();
         fs::write(dir.path().join("state/device.key"), key_pem()).unwrap();
@@ -70,11 +63,12 @@ impl Bench {
             dir,
             agent: None,
         };
-        bench.start();
-        bench
+        let session = bench.start().await;
+        (bench, session)
     }
 
-    pub(crate) fn start(&mut self) {
+    /// Starts the agent, and waits for its session.
+    pub(crate) async fn start(&mut self) -> Session {
         let mut config = Config::new(self.state_dir());
         config.servers = vec![format!("http://{}", self.server.address)];
         config.script_grace = Duration::from_millis(300);
@@ -88,6 +82,7 @@ impl Bench {
         let shutdown = CancellationToken::new();
         let agent = TaskTracker::new().spawn(run(config, shutdown.clone()));
         self.agent = Some((agent, shutdown));
+        self.server.session().await
     }
 
     /// Stops the agent gracefully.
@@ -131,6 +126,11 @@ impl Bench {
 
     pub(crate) fn witnessed(&self) -> String {
         fs::read_to_string(self.witness()).unwrap_or_default()
+    }
+
+    /// Removes what the scripts have written up to now.
+    pub(crate) fn clear_witness(&self) {
+        fs::remove_file(self.witness()).unwrap();
     }
 
     /// Version that `current` of the bundle names, from the manifest in it.
@@ -180,17 +180,30 @@ impl Bench {
             .collect()
     }
 
-    /// An archive with this manifest and a file.
-    pub(crate) fn archive(&self, manifest: &serde_json::Value) -> Vec<u8> {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
-        fs::write(dir.path().join("payload"), vec![b'x'; 300_000]).unwrap();
-        // Not compressible, so that a download has a middle to be cut in.
-        let noise: Vec<u8> = (0..20_000u32)
-            .flat_map(|n| Digest::of(&n.to_be_bytes()).0)
-            .collect();
-        fs::write(dir.path().join("noise"), noise).unwrap();
-        pack(dir.path())
+    /// A bundle with this manifest and two files, which the server has from now on.
+    pub(crate) fn serve(&self, manifest: &serde_json::Value) -> Bundle {
+        self.serve_with(manifest, &[])
+    }
+
+    /// Like `serve`, but the next downloads do this.
+    pub(crate) fn serve_with(
+        &self,
+        manifest: &serde_json::Value,
+        downloads: &[Download],
+    ) -> Bundle {
+        let bytes = pack(manifest);
+        let digest = self.server.serve(&bytes, downloads);
+        let version = manifest["version"].as_str().unwrap_or_default().to_owned();
+        Bundle {
+            bytes,
+            digest,
+            version,
+        }
+    }
+
+    /// The server has this bundle again, and no longer another one.
+    pub(crate) fn serve_again(&self, bundle: &Bundle) {
+        self.server.serve(&bundle.bytes, &[]);
     }
 }
 
@@ -202,190 +215,34 @@ impl Drop for Bench {
     }
 }
 
-fn pack(dir: &Path) -> Vec<u8> {
+/// A bundle that the fake server has.
+pub(crate) struct Bundle {
+    bytes: Vec<u8>,
+    pub(crate) digest: Digest,
+    /// As its manifest says; empty when that says none.
+    pub(crate) version: String,
+}
+
+impl Bundle {
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+fn pack(manifest: &serde_json::Value) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
+    fs::write(dir.path().join("payload"), vec![b'x'; 300_000]).unwrap();
+    // Not compressible, so that a download has a middle to be cut in.
+    let noise: Vec<u8> = (0..20_000u32)
+        .flat_map(|n| Digest::of(&n.to_be_bytes()).0)
+        .collect();
+    fs::write(dir.path().join("noise"), noise).unwrap();
     let packed = Command::new("tar")
         .args(["czf", "-", "manifest.json", "payload", "noise"])
-        .current_dir(dir)
+        .current_dir(dir.path())
         .output()
         .unwrap();
     assert!(packed.status.success());
     packed.stdout
-}
-
-fn deploy_of(digest: Digest, bundle: &[u8]) -> v1::Deploy {
-    v1::Deploy {
-        name: "app".into(),
-        version: "1.0".into(),
-        digest: digest.to_string(),
-        size_bytes: bundle.len() as u64,
-        deployment_id: "deployment-1".into(),
-        ..v1::Deploy::default()
-    }
-}
-
-pub(crate) fn attempt() -> v1::AttemptRef {
-    v1::AttemptRef {
-        target_id: TargetId::generate().to_string(),
-        attempt: 1,
-    }
-}
-
-impl Session {
-    pub(crate) async fn deploy(&self, attempt: &v1::AttemptRef, digest: Digest, bundle: &[u8]) {
-        let deploy = deploy_of(digest, bundle);
-        self.command(attempt, Some(v1::command::Action::Deploy(deploy)))
-            .await;
-    }
-
-    /// Deploys with an execution time.
-    pub(crate) async fn deploy_within(
-        &self,
-        attempt: &v1::AttemptRef,
-        digest: Digest,
-        bundle: &[u8],
-        execution: Duration,
-    ) {
-        let deploy = v1::Deploy {
-            execution_ms: u64::try_from(execution.as_millis()).unwrap(),
-            ..deploy_of(digest, bundle)
-        };
-        self.command(attempt, Some(v1::command::Action::Deploy(deploy)))
-            .await;
-    }
-
-    /// Grants a run of a deploy.
-    pub(crate) async fn deploy_run(
-        &self,
-        attempt: &v1::AttemptRef,
-        digest: Digest,
-        bundle: &[u8],
-        run: u32,
-    ) {
-        let command = v1::Command {
-            attempt: Some(attempt.clone()),
-            epoch: self.epoch,
-            remaining_ms: 60_000,
-            run,
-            action: Some(v1::command::Action::Deploy(deploy_of(digest, bundle))),
-            ..v1::Command::default()
-        };
-        self.send(Some(down::Message::Command(command))).await;
-    }
-
-    pub(crate) async fn stop(&self, attempt: &v1::AttemptRef) {
-        self.command(
-            attempt,
-            Some(v1::command::Action::Stop(v1::Stop::default())),
-        )
-        .await;
-    }
-
-    /// Stops going back as well.
-    pub(crate) async fn stop_going_back(&self, attempt: &v1::AttemptRef) {
-        let stop = v1::Stop {
-            going_back: true,
-            overdue: false,
-        };
-        self.command(attempt, Some(v1::command::Action::Stop(stop)))
-            .await;
-    }
-
-    pub(crate) async fn command(
-        &self,
-        attempt: &v1::AttemptRef,
-        action: Option<v1::command::Action>,
-    ) {
-        let command = v1::Command {
-            attempt: Some(attempt.clone()),
-            epoch: self.epoch,
-            remaining_ms: 60_000,
-            action,
-            ..v1::Command::default()
-        };
-        self.send(Some(down::Message::Command(command))).await;
-    }
-
-    pub(crate) async fn ack(&self, seq: u64) {
-        let disposition = v1::Disposition::Applied.into();
-        self.send(Some(down::Message::Ack(v1::Ack { seq, disposition })))
-            .await;
-    }
-
-    /// The next report that is not progress.
-    pub(crate) async fn report(&mut self) -> v1::Report {
-        loop {
-            match self.next().await.expect("the session ended") {
-                up::Message::Report(report) if report.seq != 0 => return report,
-                up::Message::Heartbeat(heartbeat) => {
-                    let seq = heartbeat.seq;
-                    let ack = v1::HeartbeatAck { seq };
-                    self.send(Some(down::Message::HeartbeatAck(ack))).await;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Waits for the step to begin.
-    pub(crate) async fn step(&mut self, wanted: v1::Step) {
-        loop {
-            if let Some(up::Message::Report(report)) = self.next().await
-                && let Some(v1::report::Event::Progress(progress)) = report.event
-                && progress.step() == wanted
-            {
-                return;
-            }
-        }
-    }
-
-    /// The steps that are told within some time.
-    pub(crate) async fn steps_within(&mut self, time: Duration) -> Vec<v1::Step> {
-        let mut told = Vec::new();
-        let _ = tokio::time::timeout(time, async {
-            while let Some(message) = self.next().await {
-                if let up::Message::Report(report) = message
-                    && let Some(v1::report::Event::Progress(progress)) = report.event
-                {
-                    told.push(progress.step());
-                }
-            }
-        })
-        .await;
-        told
-    }
-
-    /// Waits until the agent says that a stop was carried out; returns the step it tells of.
-    pub(crate) async fn stopped(&mut self) -> v1::Step {
-        loop {
-            let Some(up::Message::Report(report)) = self.next().await else {
-                continue;
-            };
-            match report.event {
-                Some(v1::report::Event::Progress(progress)) if progress.stopped => {
-                    return progress.step();
-                }
-                Some(v1::report::Event::Outcome(outcome)) => panic!("not stopped, but {outcome:?}"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Takes reports until the outcome, acknowledging what comes before it.
-    pub(crate) async fn outcome(&mut self) -> (u64, v1::Outcome) {
-        loop {
-            let report = self.report().await;
-            match report.event {
-                Some(v1::report::Event::Outcome(outcome)) => return (report.seq, outcome),
-                _ => self.ack(report.seq).await,
-            }
-        }
-    }
-
-    /// Deploys, acknowledges everything and returns the outcome.
-    pub(crate) async fn deployed(&mut self, digest: Digest, bundle: &[u8]) -> v1::Outcome {
-        self.deploy(&attempt(), digest, bundle).await;
-        let (seq, outcome) = self.outcome().await;
-        self.ack(seq).await;
-        outcome
-    }
 }

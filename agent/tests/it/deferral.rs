@@ -5,7 +5,7 @@ use kernex_proto::v1::{
 };
 use serde_json::json;
 
-use crate::bench::{Bench, attempt};
+use crate::{bench::Bench, session::attempt};
 
 /// A bundle whose pre hook succeeds at its third run.
 fn hesitant(bench: &Bench) -> serde_json::Value {
@@ -24,27 +24,24 @@ fn deferred(report: v1::Report) -> (u64, v1::Deferred) {
 
 #[tokio::test]
 async fn each_run_runs_once_even_when_it_is_granted_twice() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&hesitant(&bench));
-    let digest = bench.server.serve(&bundle, &[]);
+    let (mut bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&hesitant(&bench));
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
-    let accepted = session.report().await;
-    session.ack(accepted.seq).await;
+    session.deploy(&id, &bundle).await;
+    session.accepted().await;
     let (seq, asked) = deferred(session.report().await);
     assert_eq!((asked.run, asked.retry_after_ms), (1, 7000));
     assert_eq!(asked.message, "not now");
     session.ack(seq).await;
 
     // The first run again is not a new one, and is answered from the journal.
-    session.deploy_run(&id, digest, &bundle, 1).await;
+    session.deploy_run(&id, &bundle, 1).await;
     session.report().await;
     assert_eq!(deferred(session.report().await), (seq, asked.clone()));
     assert_eq!(bench.witnessed(), "1\n");
 
-    session.deploy_run(&id, digest, &bundle, 2).await;
-    session.deploy_run(&id, digest, &bundle, 2).await;
+    session.deploy_run(&id, &bundle, 2).await;
+    session.deploy_run(&id, &bundle, 2).await;
     let (seq, asked) = loop {
         let report = session.report().await;
         if let Some(Event::Deferred(deferred)) = report.event
@@ -58,17 +55,10 @@ async fn each_run_runs_once_even_when_it_is_granted_twice() {
 
     // It is still known after a crash, waits, and is told again, though acknowledged.
     bench.crash().await;
-    bench.start();
-    let mut session = bench.server.session().await;
-    let held: Vec<_> = session
-        .hello
-        .held_attempts
-        .iter()
-        .map(|held| held.state())
-        .collect();
-    assert_eq!(held, [AttemptState::Accepted]);
+    let mut session = bench.start().await;
+    assert_eq!(session.held(), [AttemptState::Accepted]);
     assert_eq!(deferred(session.report().await), (seq, asked));
-    session.deploy_run(&id, digest, &bundle, 3).await;
+    session.deploy_run(&id, &bundle, 3).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.witnessed(), "1\n2\n3\n");
@@ -78,24 +68,20 @@ async fn each_run_runs_once_even_when_it_is_granted_twice() {
 
 #[tokio::test]
 async fn other_attempts_run_while_one_is_deferred_and_a_stop_ends_the_deferral() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&hesitant(&bench));
-    let digest = bench.server.serve(&bundle, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&hesitant(&bench));
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
-    let accepted = session.report().await;
-    session.ack(accepted.seq).await;
+    session.deploy(&id, &bundle).await;
+    session.accepted().await;
     let (seq, _) = deferred(session.report().await);
     session.ack(seq).await;
-    let other = bench.archive(&json!({"version": "2"}));
-    let other_digest = bench.server.serve(&other, &[]);
-    let outcome = session.deployed(other_digest, &other).await;
+    let other = bench.serve(&json!({"version": "2"}));
+    let outcome = session.deployed(&other).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     session.stop(&id).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
-    session.deploy_run(&id, digest, &bundle, 2).await;
+    session.deploy_run(&id, &bundle, 2).await;
     let (_, again) = session.outcome().await;
     assert_eq!(again, outcome);
     assert_eq!(bench.witnessed(), "1\n");
@@ -103,13 +89,10 @@ async fn other_attempts_run_while_one_is_deferred_and_a_stop_ends_the_deferral()
 
 #[tokio::test]
 async fn a_server_that_cannot_ask_again_gets_a_refusal() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&hesitant(&bench));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deploy(&attempt(), digest, &bundle).await;
-    let accepted = session.report().await;
-    session.ack(accepted.seq).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&hesitant(&bench));
+    session.deploy(&attempt(), &bundle).await;
+    session.accepted().await;
     let (seq, _) = deferred(session.report().await);
     let ack = v1::Ack {
         seq,
@@ -122,11 +105,9 @@ async fn a_server_that_cannot_ask_again_gets_a_refusal() {
 
 #[tokio::test]
 async fn a_later_run_of_an_unknown_attempt_is_accepted() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1"}));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deploy_run(&attempt(), digest, &bundle, 4).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&json!({"version": "1"}));
+    session.deploy_run(&attempt(), &bundle, 4).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
 }

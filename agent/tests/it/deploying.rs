@@ -6,29 +6,24 @@ use kernex_proto::v1::{self, AttemptState, FailureReason, device_session_request
 use serde_json::json;
 use tonic::Status;
 
-use crate::{
-    bench::{Bench, attempt},
-    fake_server::Download,
-};
+use crate::{bench::Bench, fake_server::Download, session::attempt};
 
 #[tokio::test]
 async fn a_deploy_runs_its_steps_in_order_and_reports_what_is_active() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let witness = bench.witness();
     let line = |step: &str| {
         let witness = witness.display();
         format!("echo {step} $KERNEX_STEP $(readlink ../../current || echo none) >> {witness}")
     };
     let hello = "echo hello from $KERNEX_DEVICE_NAME $KERNEX_DEPLOYMENT_ID";
-    let bundle = bench.archive(&json!({
+    let bundle = bench.serve(&json!({
         "version": "1.0",
         "hooks": {"pre": line("pre"), "post": line("post")},
         "deploy": {"script": format!("{}; {hello}", line("script"))},
     }));
-    let digest = bench.server.serve(&bundle, &[]);
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
+    session.deploy(&id, &bundle).await;
 
     let accepted = session.report().await;
     assert_eq!(accepted.attempt.as_ref(), Some(&id));
@@ -42,7 +37,7 @@ async fn a_deploy_runs_its_steps_in_order_and_reports_what_is_active() {
     let active = outcome.active.unwrap();
     assert_eq!(
         (active.name.as_str(), active.digest),
-        ("app", digest.to_string())
+        ("app", bundle.digest.to_string())
     );
     assert_eq!(bench.current().as_deref(), Some("1.0"));
     let release = bench.list("bundles/app/releases").remove(0);
@@ -55,42 +50,36 @@ async fn a_deploy_runs_its_steps_in_order_and_reports_what_is_active() {
 
 #[tokio::test]
 async fn a_bundle_with_only_a_version_is_activated() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "3"}));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&json!({"version": "3"}));
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.current().as_deref(), Some("3"));
 }
 
 #[tokio::test]
 async fn a_cut_download_goes_on_at_its_offset() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1.0"}));
+    let (bench, mut session) = Bench::connected().await;
     let cut = Download::CutAfter(100_000);
     let again = Download::Refused(Status::unavailable("not yet"));
-    let digest = bench.server.serve(&bundle, &[cut, again]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let bundle = bench.serve_with(&json!({"version": "1.0"}), &[cut, again]);
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.server.offsets(), [0, 100_000, 100_000]);
 }
 
 #[tokio::test]
 async fn damaged_bytes_are_fetched_once_more() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1.0"}));
-    let digest = bench.server.serve(&bundle, &[Download::Flipped]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve_with(&json!({"version": "1.0"}), &[Download::Flipped]);
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
 
-    let bundle = bench.archive(&json!({"version": "2.0"}));
-    let digest = bench
-        .server
-        .serve(&bundle, &[Download::Flipped, Download::Flipped]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let bundle = bench.serve_with(
+        &json!({"version": "2.0"}),
+        &[Download::Flipped, Download::Flipped],
+    );
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(
         outcome.reason(),
         FailureReason::DigestMismatch,
@@ -103,16 +92,15 @@ async fn damaged_bytes_are_fetched_once_more() {
 
 #[tokio::test]
 async fn a_bundle_that_is_gone_fails_with_the_servers_words() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1.0"}));
+    let (bench, mut session) = Bench::connected().await;
     for status in [
         Status::not_found("it was deleted"),
         Status::permission_denied("not yours"),
     ] {
         let words = status.message().to_owned();
-        let digest = bench.server.serve(&bundle, &[Download::Refused(status)]);
-        let outcome = session.deployed(digest, &bundle).await;
+        let refused = Download::Refused(status);
+        let bundle = bench.serve_with(&json!({"version": "1.0"}), &[refused]);
+        let outcome = session.deployed(&bundle).await;
         assert_eq!(outcome.reason(), FailureReason::Download);
         assert!(outcome.message.contains(&words), "{outcome:?}");
     }
@@ -120,8 +108,7 @@ async fn a_bundle_that_is_gone_fails_with_the_servers_words() {
 
 #[tokio::test]
 async fn an_unmet_requirement_is_named_in_the_outcome() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let table = [
         (
             json!({"version": "1", "requires": {"os": "plan9"}}),
@@ -134,9 +121,8 @@ async fn an_unmet_requirement_is_named_in_the_outcome() {
         (json!({"name": "app"}), FailureReason::ManifestInvalid),
     ];
     for (manifest, reason) in table {
-        let bundle = bench.archive(&manifest);
-        let digest = bench.server.serve(&bundle, &[]);
-        let outcome = session.deployed(digest, &bundle).await;
+        let bundle = bench.serve(&manifest);
+        let outcome = session.deployed(&bundle).await;
         assert_eq!(outcome.reason(), reason, "{outcome:?}");
         assert!(bench.list("bundles/app/releases").is_empty());
     }
@@ -144,11 +130,9 @@ async fn an_unmet_requirement_is_named_in_the_outcome() {
 
 #[tokio::test]
 async fn after_a_failure_the_previous_release_is_current() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&json!({"version": "good"}));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&json!({"version": "good"}));
+    session.deployed(&good).await;
     let post = "readlink ../../current; echo no; exit 7";
     let bad = [
         (
@@ -165,13 +149,12 @@ async fn after_a_failure_the_previous_release_is_current() {
         ),
     ];
     for (manifest, reason) in bad {
-        let bundle = bench.archive(&manifest);
-        let wanted = bench.server.serve(&bundle, &[]);
-        let outcome = session.deployed(wanted, &bundle).await;
+        let bundle = bench.serve(&manifest);
+        let outcome = session.deployed(&bundle).await;
         assert_eq!(outcome.reason(), reason, "{outcome:?}");
         assert_eq!(outcome.exit_code, Some(7));
         assert!(outcome.output_tail.ends_with("no\n"));
-        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
         assert_eq!(bench.current().as_deref(), Some("good"));
         assert_eq!(bench.list("bundles/app/releases").len(), 1);
     }
@@ -179,14 +162,12 @@ async fn after_a_failure_the_previous_release_is_current() {
 
 #[tokio::test]
 async fn a_script_that_outlives_its_limit_is_killed() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let script = "trap '' TERM; setsid sleep 1000 & echo begun; while :; do sleep 1; done";
-    let bundle = bench.archive(&json!({
+    let bundle = bench.serve(&json!({
         "version": "1", "deploy": {"script": script, "timeout_seconds": 1},
     }));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(
         outcome.reason(),
         FailureReason::ScriptTimeout,
@@ -198,12 +179,10 @@ async fn a_script_that_outlives_its_limit_is_killed() {
 
 #[tokio::test]
 async fn a_stop_kills_the_script_and_says_cancelled() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "sleep 1000"}}));
-    let digest = bench.server.serve(&bundle, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&json!({"version": "1", "deploy": {"script": "sleep 1000"}}));
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
+    session.deploy(&id, &bundle).await;
     session.step(v1::Step::Script).await;
     let stop = Some(v1::command::Action::Stop(v1::Stop::default()));
     session.command(&id, stop).await;
@@ -213,12 +192,10 @@ async fn a_stop_kills_the_script_and_says_cancelled() {
 
 #[tokio::test]
 async fn a_stop_ends_a_download_that_hangs() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1"}));
-    let digest = bench.server.serve(&bundle, &[Download::Silent]);
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve_with(&json!({"version": "1"}), &[Download::Silent]);
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
+    session.deploy(&id, &bundle).await;
     session.step(v1::Step::Download).await;
     session
         .command(&id, Some(v1::command::Action::Stop(v1::Stop::default())))
@@ -226,18 +203,16 @@ async fn a_stop_ends_a_download_that_hangs() {
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
     // The next one is not held up.
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    bench.serve_again(&bundle);
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_stop_before_its_command_keeps_it_from_running() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let script = format!("echo ran >> {}", bench.witness().display());
-    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": script}}));
-    let digest = bench.server.serve(&bundle, &[]);
+    let bundle = bench.serve(&json!({"version": "1", "deploy": {"script": script}}));
     let id = attempt();
     session
         .command(&id, Some(v1::command::Action::Stop(v1::Stop::default())))
@@ -245,7 +220,7 @@ async fn a_stop_before_its_command_keeps_it_from_running() {
     let (seq, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled);
     session.ack(seq).await;
-    session.deploy(&id, digest, &bundle).await;
+    session.deploy(&id, &bundle).await;
     let (again, outcome) = session.outcome().await;
     assert_eq!((again, outcome.state()), (seq, AttemptState::Cancelled));
     assert_eq!(bench.witnessed(), "");
@@ -253,8 +228,7 @@ async fn a_stop_before_its_command_keeps_it_from_running() {
 
 #[tokio::test]
 async fn unknown_messages_are_answered_unsupported_and_the_session_stays() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (_bench, mut session) = Bench::connected().await;
     session.send(None).await;
     let plan = v1::command::Action::Plan(v1::Plan::default());
     session.command(&attempt(), Some(plan)).await;
@@ -271,8 +245,7 @@ async fn unknown_messages_are_answered_unsupported_and_the_session_stays() {
 
 #[tokio::test]
 async fn the_first_heartbeat_comes_at_once_and_more_follow() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (_bench, mut session) = Bench::connected().await;
     for seq in 1..=2 {
         let message = tokio::time::timeout(Duration::from_secs(5), session.next())
             .await

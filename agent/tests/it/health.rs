@@ -9,20 +9,18 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::bench::{Bench, attempt};
+use crate::{bench::Bench, session::attempt};
 
 #[tokio::test]
 async fn a_release_may_fail_probes_before_it_becomes_healthy() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let witness = bench.witness().display().to_string();
     let probe = format!("echo $KERNEX_STEP >> {witness}; test $(wc -l < {witness}) -ge 3");
-    let bundle = bench.archive(&json!({
+    let bundle = bench.serve(&json!({
         "version": "1",
         "health": {"command": probe, "interval_seconds": 1, "retries": 2, "hold_seconds": 1},
     }));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     // Two that fail, the first that succeeds, and the one at the end of the hold.
     assert_eq!(bench.witnessed(), "health\n".repeat(4));
@@ -30,11 +28,9 @@ async fn a_release_may_fail_probes_before_it_becomes_healthy() {
 
 #[tokio::test]
 async fn an_unhealthy_release_goes_back_and_the_outcome_says_both() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&json!({"version": "good"}));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&json!({"version": "good"}));
+    session.deployed(&good).await;
     let closed = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -45,9 +41,8 @@ async fn an_unhealthy_release_goes_back_and_the_outcome_says_both() {
         json!({"command": "echo not well; exit 3", "retries": 0}),
         json!({"command": "sleep 1000", "timeout_seconds": 1, "retries": 0}),
     ] {
-        let bad = bench.archive(&json!({"version": "bad", "health": health}));
-        let wanted = bench.server.serve(&bad, &[]);
-        let outcome = session.deployed(wanted, &bad).await;
+        let bad = bench.serve(&json!({"version": "bad", "health": health}));
+        let outcome = session.deployed(&bad).await;
         assert_eq!(outcome.reason(), FailureReason::HealthCheck, "{outcome:?}");
         assert!(
             outcome.message.starts_with("health: 1 probes failed"),
@@ -57,7 +52,7 @@ async fn an_unhealthy_release_goes_back_and_the_outcome_says_both() {
             outcome.message.ends_with("; went back to good"),
             "{outcome:?}"
         );
-        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
         assert_eq!(bench.current().as_deref(), Some("good"));
         assert_eq!(bench.list("bundles/app/releases").len(), 1);
     }
@@ -65,8 +60,7 @@ async fn an_unhealthy_release_goes_back_and_the_outcome_says_both() {
 
 #[tokio::test]
 async fn an_http_probe_asks_the_release_itself() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tasks = tokio_util::task::TaskTracker::new();
@@ -81,29 +75,23 @@ async fn an_http_probe_asks_the_release_itself() {
     });
     let health =
         json!({"http": format!("http://{address}/health"), "interval_seconds": 1, "retries": 1});
-    let bundle = bench.archive(&json!({"version": "1", "health": health}));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let bundle = bench.serve(&json!({"version": "1", "health": health}));
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_crash_during_health_goes_back_before_it_reports() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&json!({"version": "good"}));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
+    let (mut bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&json!({"version": "good"}));
+    session.deployed(&good).await;
     let health = json!({"command": "true", "interval_seconds": 1, "hold_seconds": 1000});
-    let bad = bench.archive(&json!({"version": "bad", "health": health}));
-    let wanted = bench.server.serve(&bad, &[]);
-    session.deploy(&attempt(), wanted, &bad).await;
+    let bad = bench.serve(&json!({"version": "bad", "health": health}));
+    session.deploy(&attempt(), &bad).await;
     session.step(Step::Health).await;
     assert_eq!(bench.current().as_deref(), Some("bad"));
     bench.crash().await;
-    bench.start();
-
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     assert_eq!(bench.current().as_deref(), Some("good"));
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.reason(), FailureReason::Interrupted, "{outcome:?}");
@@ -113,20 +101,16 @@ async fn a_crash_during_health_goes_back_before_it_reports() {
             .contains("the step health; went back to good"),
         "{outcome:?}"
     );
-    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+    assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
 }
 
 #[tokio::test]
 async fn the_execution_time_ends_a_check_that_never_ends() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let health = json!({"command": "true", "interval_seconds": 1, "hold_seconds": 1000});
-    let bundle = bench.archive(&json!({"version": "1", "health": health}));
-    let digest = bench.server.serve(&bundle, &[]);
+    let bundle = bench.serve(&json!({"version": "1", "health": health}));
     let execution = Duration::from_secs(3);
-    session
-        .deploy_within(&attempt(), digest, &bundle, execution)
-        .await;
+    session.deploy_within(&attempt(), &bundle, execution).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.reason(), FailureReason::HealthCheck, "{outcome:?}");
     assert!(
@@ -142,13 +126,11 @@ async fn the_execution_time_ends_a_check_that_never_ends() {
 
 #[tokio::test]
 async fn a_stop_during_health_goes_back() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let health = json!({"command": "sleep 1000", "timeout_seconds": 1000});
-    let bundle = bench.archive(&json!({"version": "1", "health": health}));
-    let digest = bench.server.serve(&bundle, &[]);
+    let bundle = bench.serve(&json!({"version": "1", "health": health}));
     let id = attempt();
-    session.deploy(&id, digest, &bundle).await;
+    session.deploy(&id, &bundle).await;
     session.step(Step::Health).await;
     session.stop(&id).await;
     let (_, outcome) = session.outcome().await;

@@ -28,8 +28,7 @@ fn said(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_device_that_lost_its_key_says_so_and_makes_no_other() {
-    let mut bench = Bench::new().await;
-    let session = bench.server.session().await;
+    let (mut bench, session) = Bench::connected().await;
     bench.stop().await;
     drop(session);
     let state_dir = bench.state_dir();
@@ -64,6 +63,5 @@ async fn a_device_that_lost_its_key_says_so_and_makes_no_other() {
 
     // Put back, it is the device that it was.
     fs::rename(&aside, state_dir.join("device.key")).unwrap();
-    bench.start();
-    let _session = bench.server.session().await;
+    bench.start().await;
 }

@@ -10,5 +10,6 @@ mod plans_and_configuration;
 mod previous_release;
 mod recovering;
 mod restart;
+mod session;
 mod stopping;
 mod support_bundle;

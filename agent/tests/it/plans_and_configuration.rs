@@ -6,10 +6,7 @@ use kernex_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    bench::{Bench, attempt},
-    fake_server::Session,
-};
+use crate::{bench::Bench, fake_server::Session, session::attempt};
 
 async fn ask(session: &Session, action: Action) {
     let command = v1::Command {
@@ -51,8 +48,7 @@ async fn planned(session: &mut Session, digest: &str, manifest: &Value) -> v1::P
 
 #[tokio::test]
 async fn a_plan_is_answered_live_and_nothing_moves() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     let fine = json!({"version": "1"});
     let wanted = kernex_proto::ids::Digest::of(b"other").to_string();
     let answer = planned(&mut session, &wanted, &fine).await;
@@ -64,16 +60,14 @@ async fn a_plan_is_answered_live_and_nothing_moves() {
         "planning leaves nothing behind"
     );
 
-    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "true"}}));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    let answer = planned(&mut session, &digest.to_string(), &fine).await;
+    let bundle = bench.serve(&json!({"version": "1", "deploy": {"script": "true"}}));
+    session.deployed(&bundle).await;
+    let answer = planned(&mut session, &bundle.digest.to_string(), &fine).await;
     assert!(answer.already_active);
 
-    let slow = bench.archive(&json!({"version": "2", "deploy": {"script": "sleep 1000"}}));
-    let slow_digest = bench.server.serve(&slow, &[]);
+    let slow = bench.serve(&json!({"version": "2", "deploy": {"script": "sleep 1000"}}));
     let id = attempt();
-    session.deploy(&id, slow_digest, &slow).await;
+    session.deploy(&id, &slow).await;
     session.step(v1::Step::Script).await;
     let alien = json!({"version": "1", "requires": {"os": "plan9", "disk_bytes": 1_u64 << 60}});
     let answer = planned(&mut session, &wanted, &alien).await;
@@ -89,8 +83,7 @@ async fn a_plan_is_answered_live_and_nothing_moves() {
 
 #[tokio::test]
 async fn a_configuration_applies_at_once_and_after_a_restart() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (mut bench, mut session) = Bench::connected().await;
     let configure = v1::Configure {
         revision: 4,
         values: [("SITE".to_owned(), "berlin".to_owned())].into(),
@@ -123,12 +116,10 @@ async fn a_configuration_applies_at_once_and_after_a_restart() {
     assert!(answer.refusal.contains("keep_releases"), "{answer:?}");
 
     bench.crash().await;
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let script = "echo $KERNEX_CONFIG_SITE; sleep 1000";
-    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": script}}));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let bundle = bench.serve(&json!({"version": "1", "deploy": {"script": script}}));
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(
         outcome.reason(),
         FailureReason::ScriptTimeout,

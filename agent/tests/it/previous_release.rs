@@ -1,9 +1,9 @@
 //! Returning to the previous release: by itself after a failure, and by a rollback command.
 
-use kernex_proto::v1::{self, AttemptState, FailureReason, Step, command::Action};
+use kernex_proto::v1::{AttemptState, FailureReason, Step};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, attempt};
+use crate::{bench::Bench, session::attempt};
 
 /// A script that leaves a line with its name, its step and its release.
 fn says(bench: &Bench, name: &str) -> String {
@@ -25,8 +25,7 @@ fn good(bench: &Bench, rollback: bool) -> Value {
 
 #[tokio::test]
 async fn a_failure_at_any_step_brings_the_previous_release_back() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (bench, mut session) = Bench::connected().await;
     for (with_rollback, bad, reason, wanted) in [
         (
             true,
@@ -53,19 +52,16 @@ async fn a_failure_at_any_step_brings_the_previous_release_back() {
             "rollback rollback good\n",
         ),
     ] {
-        let bundle = bench.archive(&good(&bench, with_rollback));
-        let digest = bench.server.serve(&bundle, &[]);
-        session.deployed(digest, &bundle).await;
-        std::fs::remove_file(bench.witness()).unwrap();
-        let bundle = bench.archive(&bad);
-        let failed = bench.server.serve(&bundle, &[]);
-        let outcome = session.deployed(failed, &bundle).await;
+        let good = bench.serve(&good(&bench, with_rollback));
+        session.deployed(&good).await;
+        bench.clear_witness();
+        let outcome = session.deployed(&bench.serve(&bad)).await;
         assert_eq!(outcome.reason(), reason, "{outcome:?}");
         assert!(
             outcome.message.ends_with("; went back to good"),
             "{outcome:?}"
         );
-        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
         assert_eq!(bench.witnessed(), wanted, "{bad}");
         assert_eq!(bench.current().as_deref(), Some("good"));
     }
@@ -73,15 +69,12 @@ async fn a_failure_at_any_step_brings_the_previous_release_back() {
 
 #[tokio::test]
 async fn a_pre_hook_that_refuses_leaves_everything_as_it_was() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&good(&bench, true));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    std::fs::remove_file(bench.witness()).unwrap();
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"pre": "exit 1"}}));
-    let refused = bench.server.serve(&bad, &[]);
-    let outcome = session.deployed(refused, &bad).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&good(&bench, true));
+    session.deployed(&bundle).await;
+    bench.clear_witness();
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"pre": "exit 1"}}));
+    let outcome = session.deployed(&bad).await;
     assert_eq!(outcome.reason(), FailureReason::Refused, "{outcome:?}");
     assert_eq!(outcome.message, "hooks.pre exited with 1");
     assert_eq!(bench.witnessed(), "");
@@ -89,11 +82,9 @@ async fn a_pre_hook_that_refuses_leaves_everything_as_it_was() {
 
 #[tokio::test]
 async fn a_failure_without_a_previous_release_says_so() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
-    let failed = bench.server.serve(&bad, &[]);
-    let outcome = session.deployed(failed, &bad).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    let outcome = session.deployed(&bad).await;
     assert_eq!(
         outcome.message,
         "hooks.post exited with 3; there is no release to go back to"
@@ -104,14 +95,11 @@ async fn a_failure_without_a_previous_release_says_so() {
 
 #[tokio::test]
 async fn a_failed_rollback_names_both_failures() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "good", "rollback": {"script": "exit 4"}}));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
-    let failed = bench.server.serve(&bad, &[]);
-    let outcome = session.deployed(failed, &bad).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&json!({"version": "good", "rollback": {"script": "exit 4"}}));
+    session.deployed(&bundle).await;
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    let outcome = session.deployed(&bad).await;
     assert_eq!(outcome.reason(), FailureReason::RollbackFailed);
     assert_eq!(
         outcome.message,
@@ -119,24 +107,20 @@ async fn a_failed_rollback_names_both_failures() {
     );
     // What the script of the failed release exited with, not that of going back.
     assert_eq!(outcome.exit_code, Some(3));
-    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+    assert_eq!(outcome.active.unwrap().digest, bundle.digest.to_string());
 }
 
 #[tokio::test]
 async fn after_a_crash_the_rollback_script_waits_for_a_confirmed_session() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&good(&bench, true));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    std::fs::remove_file(bench.witness()).unwrap();
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
-    let wanted = bench.server.serve(&bad, &[]);
-    session.deploy(&attempt(), wanted, &bad).await;
+    let (mut bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&good(&bench, true));
+    session.deployed(&bundle).await;
+    bench.clear_witness();
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
+    session.deploy(&attempt(), &bad).await;
     session.step(Step::PostHook).await;
     bench.crash().await;
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.reason(), FailureReason::Interrupted, "{outcome:?}");
     assert!(
@@ -149,20 +133,16 @@ async fn after_a_crash_the_rollback_script_waits_for_a_confirmed_session() {
 
 #[tokio::test]
 async fn a_crash_while_going_back_does_not_run_the_rollback_script_again() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (mut bench, mut session) = Bench::connected().await;
     let rollback = format!("{}; sleep 1000", says(&bench, "rollback"));
-    let bundle = bench.archive(&json!({"version": "good", "rollback": {"script": rollback}}));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
-    let wanted = bench.server.serve(&bad, &[]);
-    session.deploy(&attempt(), wanted, &bad).await;
+    let bundle = bench.serve(&json!({"version": "good", "rollback": {"script": rollback}}));
+    session.deployed(&bundle).await;
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    session.deploy(&attempt(), &bad).await;
     session.step(Step::Rollback).await;
     bench.until_witnessed().await;
     bench.crash().await;
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.reason(), FailureReason::RollbackFailed);
     assert!(
@@ -171,28 +151,24 @@ async fn a_crash_while_going_back_does_not_run_the_rollback_script_again() {
             .starts_with("hooks.post exited with 3; going back to good failed")
     );
     assert_eq!(bench.witnessed(), "rollback rollback good\n");
-    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+    assert_eq!(outcome.active.unwrap().digest, bundle.digest.to_string());
 }
 
 #[tokio::test]
 async fn a_graceful_stop_leaves_going_back_to_the_next_start() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&good(&bench, true));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    std::fs::remove_file(bench.witness()).unwrap();
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
-    let wanted = bench.server.serve(&bad, &[]);
-    session.deploy(&attempt(), wanted, &bad).await;
+    let (mut bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&good(&bench, true));
+    session.deployed(&bundle).await;
+    bench.clear_witness();
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
+    session.deploy(&attempt(), &bad).await;
     session.step(Step::PostHook).await;
     bench.stop().await;
     assert_eq!(
         (bench.current().as_deref(), bench.witnessed().as_str()),
         (Some("good"), "")
     );
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.reason(), FailureReason::Interrupted, "{outcome:?}");
     assert_eq!(bench.witnessed(), "rollback rollback good\n");
@@ -200,16 +176,13 @@ async fn a_graceful_stop_leaves_going_back_to_the_next_start() {
 
 #[tokio::test]
 async fn a_stop_kills_the_script_and_goes_back() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&good(&bench, true));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deployed(digest, &bundle).await;
-    std::fs::remove_file(bench.witness()).unwrap();
-    let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "sleep 1000"}}));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&good(&bench, true));
+    session.deployed(&bundle).await;
+    bench.clear_witness();
+    let bad = bench.serve(&json!({"version": "bad", "deploy": {"script": "sleep 1000"}}));
     let id = attempt();
-    session.deploy(&id, wanted, &bad).await;
+    session.deploy(&id, &bad).await;
     session.step(Step::Script).await;
     session.stop(&id).await;
     let (_, outcome) = session.outcome().await;
@@ -220,56 +193,38 @@ async fn a_stop_kills_the_script_and_goes_back() {
 
 #[tokio::test]
 async fn a_rollback_command_uses_the_release_on_the_device() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let old = bench.archive(&good(&bench, true));
-    let old_digest = bench.server.serve(&old, &[]);
-    session.deployed(old_digest, &old).await;
-    let new = bench.archive(&json!({"version": "new"}));
-    let new_digest = bench.server.serve(&new, &[]);
-    session.deployed(new_digest, &new).await;
-    std::fs::remove_file(bench.witness()).unwrap();
+    let (bench, mut session) = Bench::connected().await;
+    let old = bench.serve(&good(&bench, true));
+    session.deployed(&old).await;
+    let new = bench.serve(&json!({"version": "new"}));
+    session.deployed(&new).await;
+    bench.clear_witness();
 
-    bench.server.serve(&old, &[]);
-    let go_back = |digest: String| {
-        Some(Action::Deploy(v1::Deploy {
-            name: "app".into(),
-            version: "good".into(),
-            digest,
-            size_bytes: old.len() as u64,
-            go_back: true,
-            ..v1::Deploy::default()
-        }))
-    };
-    session
-        .command(&attempt(), go_back(old_digest.to_string()))
-        .await;
+    bench.serve_again(&old);
+    session.go_back(&attempt(), &old).await;
     let (seq, outcome) = session.outcome().await;
     session.ack(seq).await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     let active = outcome.active.unwrap();
-    assert_eq!(active.digest, old_digest.to_string());
-    assert_eq!(active.previous_digest, new_digest.to_string());
+    assert_eq!(active.digest, old.digest.to_string());
+    assert_eq!(active.previous_digest, new.digest.to_string());
     assert_eq!(bench.server.offsets(), [] as [u64; 0]);
     assert_eq!(bench.current().as_deref(), Some("good"));
     // Once it is current again it is told as what runs after the switch.
     assert_eq!(bench.witnessed(), "rollback post_hook good\n");
 
     // The copy is gone, and its archive: it is fetched, and put to work like any new release.
-    let newer = bench.archive(&json!({"version": "newer"}));
-    let digest = bench.server.serve(&newer, &[]);
-    session.deployed(digest, &newer).await;
+    let newer = bench.serve(&json!({"version": "newer"}));
+    session.deployed(&newer).await;
     for release in bench.list("bundles/app/releases") {
-        if release.starts_with("1.0") && !bench.is_current(&release) {
+        if release.starts_with("good") && !bench.is_current(&release) {
             std::fs::remove_dir_all(bench.state_dir().join("bundles/app/releases").join(release))
                 .unwrap();
         }
     }
     std::fs::remove_dir_all(bench.state_dir().join("bundles/app/archives")).unwrap();
-    bench.server.serve(&old, &[]);
-    session
-        .command(&attempt(), go_back(old_digest.to_string()))
-        .await;
+    bench.serve_again(&old);
+    session.go_back(&attempt(), &old).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.server.offsets(), [0]);

@@ -5,7 +5,10 @@ use std::time::Duration;
 use kernex_proto::v1::{self, AttemptState, FailureReason, Step};
 use serde_json::json;
 
-use crate::bench::{Bench, attempt, until};
+use crate::{
+    bench::{Bench, until},
+    session::attempt,
+};
 
 /// A bundle whose script waits for a restart and whose later steps leave lines.
 fn restarting(bench: &Bench, script: &str) -> serde_json::Value {
@@ -22,12 +25,10 @@ fn restarting(bench: &Bench, script: &str) -> serde_json::Value {
 #[tokio::test]
 async fn after_the_restart_it_asked_for_an_attempt_continues() {
     for crash in [true, false] {
-        let mut bench = Bench::new().await;
-        let mut session = bench.server.session().await;
+        let (mut bench, mut session) = Bench::connected().await;
         let survivor = "sleep 1000 & echo $! > ../../state/survivor; echo working; exit 75";
-        let bundle = bench.archive(&restarting(&bench, survivor));
-        let digest = bench.server.serve(&bundle, &[]);
-        session.deploy(&attempt(), digest, &bundle).await;
+        let bundle = bench.serve(&restarting(&bench, survivor));
+        session.deploy(&attempt(), &bundle).await;
         session.step(Step::Script).await;
         bench.until_current("new").await;
         // Nothing else is said while it waits: the switch is over, and it is not "activating".
@@ -45,8 +46,7 @@ async fn after_the_restart_it_asked_for_an_attempt_continues() {
             bench.lives(pid.trim()),
             "what restarts the machine has to live"
         );
-        bench.start();
-        let mut session = bench.server.session().await;
+        let mut session = bench.start().await;
         let (_, outcome) = session.outcome().await;
         assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
         assert_eq!(bench.witnessed(), "script\npost\nhealth\n");
@@ -57,22 +57,19 @@ async fn after_the_restart_it_asked_for_an_attempt_continues() {
 
 #[tokio::test]
 async fn an_agent_that_is_told_to_stop_before_its_script_exited_75_waits_for_it() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (mut bench, mut session) = Bench::connected().await;
     let gate = bench.witness().with_extension("gate");
     let script = format!(
         "until test -e {}; do sleep 0.01; done; exit 75",
         gate.display()
     );
-    let bundle = bench.archive(&restarting(&bench, &script));
-    let digest = bench.server.serve(&bundle, &[]);
-    session.deploy(&attempt(), digest, &bundle).await;
+    let bundle = bench.serve(&restarting(&bench, &script));
+    session.deploy(&attempt(), &bundle).await;
     session.step(Step::Script).await;
     bench.ask_to_stop();
     std::fs::write(&gate, "").unwrap();
     bench.stopped().await;
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.witnessed(), "script\npost\nhealth\n");
@@ -80,12 +77,10 @@ async fn an_agent_that_is_told_to_stop_before_its_script_exited_75_waits_for_it(
 
 #[tokio::test]
 async fn a_restart_that_does_not_come_is_a_failure() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&restarting(&bench, "exit 75"));
-    let digest = bench.server.serve(&bundle, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&restarting(&bench, "exit 75"));
     session
-        .deploy_within(&attempt(), digest, &bundle, Duration::from_secs(2))
+        .deploy_within(&attempt(), &bundle, Duration::from_secs(2))
         .await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(
@@ -98,26 +93,20 @@ async fn a_restart_that_does_not_come_is_a_failure() {
 
 #[tokio::test]
 async fn a_restart_that_comes_too_late_is_a_failure_and_the_device_goes_back() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&json!({"version": "good"}));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bundle = bench.archive(&restarting(&bench, "exit 75"));
-    let wanted = bench.server.serve(&bundle, &[]);
+    let (mut bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&json!({"version": "good"}));
+    session.deployed(&good).await;
+    let bundle = bench.serve(&restarting(&bench, "exit 75"));
     let begun = std::time::Instant::now();
     let execution = Duration::from_secs(8);
-    session
-        .deploy_within(&attempt(), wanted, &bundle, execution)
-        .await;
+    session.deploy_within(&attempt(), &bundle, execution).await;
     bench.until_current("new").await;
     bench.stop().await;
     until("its time is over", || {
         begun.elapsed() > execution + Duration::from_secs(1)
     })
     .await;
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(
         outcome.reason(),
@@ -139,15 +128,12 @@ async fn after_a_restart_an_attempt_the_server_stopped_does_not_continue() {
         (true, AttemptState::Failed),
         (false, AttemptState::Cancelled),
     ] {
-        let mut bench = Bench::new().await;
-        let mut session = bench.server.session().await;
-        let good = bench.archive(&json!({"version": "good"}));
-        let digest = bench.server.serve(&good, &[]);
-        session.deployed(digest, &good).await;
-        let bundle = bench.archive(&restarting(&bench, "exit 75"));
-        let wanted = bench.server.serve(&bundle, &[]);
+        let (mut bench, mut session) = Bench::connected().await;
+        let good = bench.serve(&json!({"version": "good"}));
+        session.deployed(&good).await;
+        let bundle = bench.serve(&restarting(&bench, "exit 75"));
         let id = attempt();
-        session.deploy(&id, wanted, &bundle).await;
+        session.deploy(&id, &bundle).await;
         bench.until_current("new").await;
         bench.stop().await;
         let stop = v1::Stop {
@@ -155,8 +141,7 @@ async fn after_a_restart_an_attempt_the_server_stopped_does_not_continue() {
             going_back: false,
         };
         bench.server.stop_with_welcome(&id, stop);
-        bench.start();
-        let mut session = bench.server.session().await;
+        let mut session = bench.start().await;
         let (_, outcome) = session.outcome().await;
         assert_eq!(outcome.state(), state, "{outcome:?}");
         assert!(
@@ -192,21 +177,17 @@ async fn going_back_to_a_release_that_asks_for_a_restart_continues_after_it() {
         (true, "rollback rollback\nhealth health\n"),
         (false, "script rollback\npost rollback\nhealth health\n"),
     ] {
-        let mut bench = Bench::new().await;
-        let mut session = bench.server.session().await;
-        let good = bench.archive(&returning(&bench, with_rollback));
-        let digest = bench.server.serve(&good, &[]);
-        session.deployed(digest, &good).await;
-        std::fs::remove_file(bench.witness()).unwrap();
-        let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
-        let failed = bench.server.serve(&bad, &[]);
-        session.deploy(&attempt(), failed, &bad).await;
+        let (mut bench, mut session) = Bench::connected().await;
+        let good = bench.serve(&returning(&bench, with_rollback));
+        session.deployed(&good).await;
+        bench.clear_witness();
+        let bad = bench.serve(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
+        session.deploy(&attempt(), &bad).await;
         bench.until_witnessed().await;
         // As the script has arranged: it ends with 75, and then the agent does.
         bench.stop().await;
         assert_eq!(bench.current().as_deref(), Some("good"));
-        bench.start();
-        let mut session = bench.server.session().await;
+        let mut session = bench.start().await;
         let (_, outcome) = session.outcome().await;
         assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{outcome:?}");
         assert_eq!(
@@ -214,35 +195,29 @@ async fn going_back_to_a_release_that_asks_for_a_restart_continues_after_it() {
             "deploy.script exited with 3; went back to good"
         );
         assert_eq!(bench.witnessed(), wanted);
-        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
     }
 }
 
 #[tokio::test]
 async fn going_back_fails_when_its_restart_does_not_come_or_health_fails() {
     for comes in [true, false] {
-        let mut bench = Bench::new().await;
-        let mut session = bench.server.session().await;
+        let (mut bench, mut session) = Bench::connected().await;
         let mut good = returning(&bench, true);
         // Well when it was deployed, and not when it comes back.
         let well = format!("test ! -e {}", bench.near("ill").display());
         good["health"] = json!({"command": well, "retries": 0});
-        let good = bench.archive(&good);
-        let digest = bench.server.serve(&good, &[]);
-        session.deployed(digest, &good).await;
-        std::fs::remove_file(bench.witness()).unwrap();
+        let good = bench.serve(&good);
+        session.deployed(&good).await;
+        bench.clear_witness();
         std::fs::write(bench.near("ill"), "").unwrap();
-        let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
-        let failed = bench.server.serve(&bad, &[]);
+        let bad = bench.serve(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
         let execution = Duration::from_secs(if comes { 600 } else { 6 });
-        session
-            .deploy_within(&attempt(), failed, &bad, execution)
-            .await;
+        session.deploy_within(&attempt(), &bad, execution).await;
         bench.until_witnessed().await;
         if comes {
             bench.stop().await;
-            bench.start();
-            session = bench.server.session().await;
+            session = bench.start().await;
         }
         let (_, outcome) = session.outcome().await;
         assert_eq!(
@@ -263,31 +238,17 @@ async fn going_back_fails_when_its_restart_does_not_come_or_health_fails() {
 
 #[tokio::test]
 async fn a_rollback_command_continues_after_the_restart_it_asked_for() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let old = bench.archive(&returning(&bench, true));
-    let old_digest = bench.server.serve(&old, &[]);
-    session.deployed(old_digest, &old).await;
-    let new = bench.archive(&json!({"version": "new"}));
-    let new_digest = bench.server.serve(&new, &[]);
-    session.deployed(new_digest, &new).await;
-    std::fs::remove_file(bench.witness()).unwrap();
-    let go_back = v1::Deploy {
-        name: "app".into(),
-        version: "good".into(),
-        digest: old_digest.to_string(),
-        size_bytes: old.len() as u64,
-        go_back: true,
-        ..v1::Deploy::default()
-    };
-    session
-        .command(&attempt(), Some(v1::command::Action::Deploy(go_back)))
-        .await;
+    let (mut bench, mut session) = Bench::connected().await;
+    let old = bench.serve(&returning(&bench, true));
+    session.deployed(&old).await;
+    let new = bench.serve(&json!({"version": "new"}));
+    session.deployed(&new).await;
+    bench.clear_witness();
+    session.go_back(&attempt(), &old).await;
     bench.until_witnessed().await;
     bench.stop().await;
     assert_eq!(bench.current().as_deref(), Some("good"));
-    bench.start();
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
     assert_eq!(bench.witnessed(), "rollback post_hook\nhealth health\n");
@@ -295,11 +256,9 @@ async fn a_rollback_command_continues_after_the_restart_it_asked_for() {
 
 #[tokio::test]
 async fn exit_75_without_an_expected_restart_is_a_failure() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "exit 75"}}));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let (bench, mut session) = Bench::connected().await;
+    let bundle = bench.serve(&json!({"version": "1", "deploy": {"script": "exit 75"}}));
+    let outcome = session.deployed(&bundle).await;
     assert_eq!(outcome.reason(), FailureReason::ScriptFailed);
     assert_eq!(outcome.exit_code, Some(75));
 }

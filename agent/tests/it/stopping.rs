@@ -7,7 +7,10 @@ use kernex_proto::v1::{AttemptState, FailureReason, Progress, Step};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, attempt, until};
+use crate::{
+    bench::{Bench, until},
+    session::attempt,
+};
 
 /// A release whose rollback script waits for a file `back` and writes down its process id.
 fn slow_to_return(bench: &Bench) -> Value {
@@ -43,15 +46,12 @@ async fn until_says(bench: &Bench, file: &str) -> String {
 
 #[tokio::test]
 async fn a_stop_is_answered_when_the_script_is_dead_and_before_going_back() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&slow_to_return(&bench));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bad = bench.archive(&stubborn(&bench));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&slow_to_return(&bench));
+    session.deployed(&good).await;
+    let bad = bench.serve(&stubborn(&bench));
     let id = attempt();
-    session.deploy(&id, wanted, &bad).await;
+    session.deploy(&id, &bad).await;
     session.step(Step::Script).await;
     let script = until_says(&bench, "stubborn").await;
 
@@ -68,20 +68,17 @@ async fn a_stop_is_answered_when_the_script_is_dead_and_before_going_back() {
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
     assert_eq!(outcome.message, "stopped by an operator; went back to good");
-    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+    assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
 }
 
 #[tokio::test]
 async fn an_answer_to_a_stop_is_repeated_in_the_next_session() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&slow_to_return(&bench));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bad = bench.archive(&stubborn(&bench));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (mut bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&slow_to_return(&bench));
+    session.deployed(&good).await;
+    let bad = bench.serve(&stubborn(&bench));
     let id = attempt();
-    session.deploy(&id, wanted, &bad).await;
+    session.deploy(&id, &bad).await;
     until_says(&bench, "stubborn").await;
     session.stop(&id).await;
     until_says(&bench, "returning").await;
@@ -97,11 +94,9 @@ async fn an_answer_to_a_stop_is_repeated_in_the_next_session() {
 
 #[tokio::test]
 async fn going_back_that_is_stopped_leaves_its_script_unfinished_and_says_so() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&slow_to_return(&bench));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&slow_to_return(&bench));
+    session.deployed(&good).await;
     for stopped_before in [true, false] {
         let _ = fs::remove_file(bench.near("returning"));
         let bad = if stopped_before {
@@ -109,10 +104,9 @@ async fn going_back_that_is_stopped_leaves_its_script_unfinished_and_says_so() {
         } else {
             json!({"version": "bad", "deploy": {"script": "exit 3"}})
         };
-        let bad = bench.archive(&bad);
-        let wanted = bench.server.serve(&bad, &[]);
+        let bad = bench.serve(&bad);
         let id = attempt();
-        session.deploy(&id, wanted, &bad).await;
+        session.deploy(&id, &bad).await;
         if stopped_before {
             session.step(Step::Script).await;
             session.stop(&id).await;
@@ -133,21 +127,18 @@ async fn going_back_that_is_stopped_leaves_its_script_unfinished_and_says_so() {
         );
         assert!(!bench.lives(&returning));
         assert_eq!(bench.current().as_deref(), Some("good"));
-        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(outcome.active.unwrap().digest, good.digest.to_string());
     }
 }
 
 #[tokio::test]
 async fn a_stop_meant_for_going_back_does_not_prevent_it() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&json!({"version": "good", "rollback": {"script": "true"}}));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bad = bench.archive(&stubborn(&bench));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&json!({"version": "good", "rollback": {"script": "true"}}));
+    session.deployed(&good).await;
+    let bad = bench.serve(&stubborn(&bench));
     let id = attempt();
-    session.deploy(&id, wanted, &bad).await;
+    session.deploy(&id, &bad).await;
     until_says(&bench, "stubborn").await;
     session.stop_going_back(&id).await;
     let (_, outcome) = session.outcome().await;
@@ -156,20 +147,16 @@ async fn a_stop_meant_for_going_back_does_not_prevent_it() {
 
 #[tokio::test]
 async fn going_back_can_be_stopped_after_a_restart_of_the_agent() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&slow_to_return(&bench));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (mut bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&slow_to_return(&bench));
+    session.deployed(&good).await;
+    let bad = bench.serve(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
     let id = attempt();
-    session.deploy(&id, wanted, &bad).await;
+    session.deploy(&id, &bad).await;
     session.step(Step::PostHook).await;
     bench.stop().await;
-    bench.start();
     // It goes on with going back as soon as this session is confirmed.
-    let mut session = bench.server.session().await;
+    let mut session = bench.start().await;
     until_says(&bench, "returning").await;
     session.stop_going_back(&id).await;
     let (_, outcome) = session.outcome().await;
@@ -182,16 +169,13 @@ async fn going_back_can_be_stopped_after_a_restart_of_the_agent() {
 
 #[tokio::test]
 async fn going_back_that_hangs_ends_at_its_deadline() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
-    let good = bench.archive(&slow_to_return(&bench));
-    let digest = bench.server.serve(&good, &[]);
-    session.deployed(digest, &good).await;
-    let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
-    let wanted = bench.server.serve(&bad, &[]);
+    let (bench, mut session) = Bench::connected().await;
+    let good = bench.serve(&slow_to_return(&bench));
+    session.deployed(&good).await;
+    let bad = bench.serve(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
     let id = attempt();
     session
-        .deploy_within(&id, wanted, &bad, Duration::from_secs(6))
+        .deploy_within(&id, &bad, Duration::from_secs(6))
         .await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(

@@ -59,16 +59,14 @@ async fn configure(session: &mut Session) {
 
 #[tokio::test]
 async fn it_tells_how_an_agent_is_and_none_of_its_secrets() {
-    let mut bench = Bench::new().await;
-    let mut session = bench.server.session().await;
+    let (mut bench, mut session) = Bench::connected().await;
     configure(&mut session).await;
-    let bundle = bench.archive(&json!({
+    let bundle = bench.serve(&json!({
         "version": "1",
         "env": {"PASSWORD": SECRET},
         "deploy": {"script": format!("echo {SECRET}; echo {SECRET} > $KERNEX_STATE_DIR/x")},
     }));
-    let digest = bench.server.serve(&bundle, &[]);
-    let outcome = session.deployed(digest, &bundle).await;
+    let outcome = session.deployed(&bundle).await;
     assert!(outcome.output_tail.contains(SECRET), "{outcome:?}");
 
     let token = EnrollmentToken {
@@ -124,7 +122,7 @@ async fn it_tells_how_an_agent_is_and_none_of_its_secrets() {
     );
     let attempt = &found["journal"]["attempts"][0];
     assert_eq!(attempt["state"], "succeeded");
-    assert_eq!(attempt["digest"], digest.to_string());
+    assert_eq!(attempt["digest"], bundle.digest.to_string());
     assert_eq!(attempt["marks"]["accepted_acknowledged"], true);
     assert_eq!(found["releases"][0]["name"], "app");
     let release = &found["releases"][0]["releases"][0];
