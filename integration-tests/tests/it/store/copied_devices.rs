@@ -3,14 +3,18 @@
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::ids::JournalId;
 use kernex_server::{
-    domain::device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
-    store::StoreError,
+    domain::{
+        attempt::State,
+        device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
+    },
+    store::{ReportEvent, StoreError},
 };
 
 use super::fixture::{Fixture, caller};
 
 both_databases![
     a_copy_is_recognised_and_gets_no_commands_until_resolved,
+    what_a_copy_holds_changes_no_attempt,
     of_two_journals_the_last_confirmed_one_is_kept,
     an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out,
     a_made_up_epoch_before_the_first_session_locks_nobody_out,
@@ -65,6 +69,25 @@ async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database: Data
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await;
     assert!(matches!(again, Err(StoreError::NotConflicted(_))));
+}
+
+async fn what_a_copy_holds_changes_no_attempt(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let first = fixture.session(&device, 0, &[]).await;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture
+        .report(&device, attempt, ReportEvent::Accepted)
+        .await;
+    let held = [(attempt, State::Accepted)];
+    fixture.session(&device, first.epoch, &held).await;
+    // It was made before the deployment. Of the device itself this list would mean that its journal
+    // is lost.
+    let copy = fixture.session(&device, first.epoch, &[]).await;
+    assert!(copy.conflicted);
+    assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
 }
 
 async fn of_two_journals_the_last_confirmed_one_is_kept(database: Database) {
