@@ -173,6 +173,15 @@ impl TestAgent {
         &self.process
     }
 
+    /// Number of the session that it noted last for `kernex-agent status`; none when it noted that
+    /// it has none. A later session has a larger number. What a killed agent noted stays.
+    #[must_use]
+    pub fn session(&self) -> Option<u64> {
+        let noted = fs::read(self.state.join("session.json")).ok()?;
+        let noted: serde_json::Value = serde_json::from_slice(&noted).ok()?;
+        noted["session"].as_u64()
+    }
+
     /// Stops it with SIGTERM; it has to end well.
     pub fn stop(&mut self) {
         self.process.stop();

@@ -111,11 +111,11 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
     };
     other.stop();
     kept.stop();
-    let log = kept.process().log().len();
+    let before = kept.session();
     kept.start_again();
     wait_for("the copy to keep to have a session", || {
-        let open = kept.process().log()[log..].contains("session open");
-        async move { seen(open, ()) }
+        let session = kept.session();
+        async move { seen(session.is_some() && session != before, session) }
     })
     .await;
     // Only a session that was confirmed has heartbeats.
@@ -136,7 +136,8 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
     } else {
         (&mut world.agents[place], &mut copy)
     };
-    // The copy that lost is refused, and the device does not notice.
+    // The copy that lost is refused, and the device does not notice. Only its log tells that it
+    // was refused for this and not for something else.
     let log = other.process().log().len();
     other.start_again();
     wait_for("the other copy to be refused", || {

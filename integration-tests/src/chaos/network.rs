@@ -13,7 +13,8 @@ use std::{
 };
 
 use kernex_proto::v1::{
-    AgentSettings, Configuration, SetConfigurationRequest, configuration::Scope,
+    AgentSettings, Configuration, GetDeviceConfigurationRequest, SetConfigurationRequest,
+    configuration::Scope,
 };
 use rand::RngExt as _;
 use tokio::{
@@ -21,6 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Response;
 
 use super::{
     Failure, Figures, History, Plan, World, WorldOptions,
@@ -142,12 +144,23 @@ async fn shorten_silence(world: &World) -> Result<(), Failure> {
     let mut configurations = world.server.operator().configurations();
     let set = configurations.set_configuration(request).await;
     set.map_err(|status| Failure::new(format!("agents cannot be made impatient: {status}")))?;
-    for agent in &world.agents {
-        if !said_within(agent, "took the configuration over", 0, BACK_LIMIT).await {
-            return Err(
-                Failure::new("an agent did not become impatient").with_dump(agent.process().tail())
-            );
+    let mut became_impatient = async |agent: &TestAgent| loop {
+        let request = GetDeviceConfigurationRequest {
+            device: agent.name.clone(),
+        };
+        let found = configurations.get_device_configuration(request).await;
+        let found = found.map_or_else(|_| Default::default(), Response::into_inner);
+        let wanted = found.wanted.map_or(0, |wanted| wanted.revision);
+        if wanted != 0 && found.active_revision == wanted {
+            return;
         }
+        sleep(BETWEEN_GLANCES).await;
+    };
+    for agent in &world.agents {
+        let became = timeout(BACK_LIMIT, became_impatient(agent)).await;
+        became.map_err(|_| {
+            Failure::new("an agent did not become impatient").with_dump(agent.process().tail())
+        })?;
     }
     Ok(())
 }
@@ -240,7 +253,7 @@ impl Victim {
 
     async fn suffer(&self, fault: Fault, figures: &mut Figures) -> Result<(), Failure> {
         let proxy = &*self.proxy;
-        let before = self.agent.process().said();
+        let before = self.agent.session();
         match fault {
             Fault::Cut { millis } => {
                 proxy.cut();
@@ -279,17 +292,19 @@ impl Victim {
         Ok(())
     }
 
-    /// Waits for a session that the agent opens after its log had so many bytes. The message may
-    /// have been one of a download, which has a connection of its own: then the session there was
-    /// only has to hear the server.
-    async fn is_back(&self, fault: Fault, before: u64) -> bool {
+    /// Waits for another session than the one before the fault. The message may have been one of a
+    /// download, which has a connection of its own: then the session there was only has to hear the
+    /// server. That is read from the agent's log, because nothing else tells it: the server knows
+    /// what it sent, and not what arrived.
+    async fn is_back(&self, fault: Fault, before: Option<u64>) -> bool {
         let process = self.agent.process();
         let lifted = process.said();
         let end = Instant::now() + BACK_LIMIT;
         while Instant::now() < end {
             let goes_on = matches!(fault, Fault::Message { .. })
                 && process.has_said("acknowledged seq=", lifted);
-            if goes_on || process.has_said("session open", before) {
+            let session = self.agent.session();
+            if goes_on || session.is_some() && session != before {
                 return true;
             }
             sleep(BETWEEN_GLANCES).await;
@@ -301,17 +316,6 @@ impl Victim {
         let what = format!("{} hangs: {what} within {BACK_LIMIT:?}", self.agent.name);
         Failure::new(what).with_dump(self.agent.process().tail())
     }
-}
-
-async fn said_within(agent: &TestAgent, words: &str, since: u64, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
-    while !agent.process().has_said(words, since) {
-        if Instant::now() > end {
-            return false;
-        }
-        sleep(BETWEEN_GLANCES).await;
-    }
-    true
 }
 
 /// Waits for rest and checks the rules that do not depend on the content of messages.
