@@ -1,7 +1,7 @@
 //! The write-behind buffer of pushes, and the attempts that a decision is under way about. Only
 //! this file knows both. So no command is pushed after a decision against it, and no decision takes
 //! a command for unpushed that is on its way.
-//! A decision holds the attempts it has read, from then until it is committed or given up, and is
+//!
 //! A decision holds each attempt that it has read, until it is committed or given up. It is told
 //! which of them were pushed. A push is refused while its attempt is held, and afterwards if its
 //! row was read before the decision ended. The dispatcher looks at the device of a refused push

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "one at a time, taken apart at once"
+    reason = "a session has one at a time and matches on it at once"
 )]
 pub(super) enum Wake {
     Ended(EndReason),

@@ -4,16 +4,16 @@
 //! Some waits only an operator can end. On a terminal the watch says so and goes on. Elsewhere it
 //! ends with an exit code of its own, so that no pipeline hangs.
 
+mod finished;
+
 use std::{collections::BTreeMap, io::IsTerminal as _, mem, time::Duration};
 
 use kernex_proto::v1;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{
-    finished::Finished,
-    resolve::{called, resolve},
-};
+pub(crate) use self::finished::{Finished, print_output};
+use super::resolve::{called, resolve};
 use crate::{
     args::OutputArg,
     client::Client,
@@ -152,10 +152,8 @@ impl Follow<'_> {
         loop {
             let ended = match self.stream(watching).await? {
                 Ok(Some(deployment)) => {
-                    return Ok(Finished {
-                        deployment,
-                        targets: by_device(mem::take(&mut self.targets)),
-                    });
+                    let targets = mem::take(&mut self.targets);
+                    return Ok(Finished::new(deployment, targets.into_values()));
                 }
                 // The server ended the stream early, for example because it stops.
                 Ok(None) => None,
@@ -239,7 +237,7 @@ impl Follow<'_> {
 }
 
 /// The failure to report when nothing more happens until an operator decides. None while devices
-/// are at work: they go on without an operator and may finish the deployment.
+/// are in progress: they go on without an operator and may finish the deployment.
 fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
     let counts = deployment.counts.unwrap_or_default();
     if counts.in_progress > 0 {
@@ -271,12 +269,6 @@ fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
         ),
         next,
     ))
-}
-
-fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
-    let mut views: Vec<TargetView> = targets.into_values().map(TargetView::from).collect();
-    views.sort_by(|a, b| a.device().cmp(b.device()));
-    views
 }
 
 #[cfg(test)]

@@ -1,5 +1,3 @@
-//! What a session does about each thing that it waits for.
-
 use kernex_proto::ids::TargetId;
 use tonic::Code;
 
