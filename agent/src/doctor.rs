@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use kernex_proto::{
-    connect::doctor::{Finding, examine},
+    connect::doctor::{CheckResult, examine},
     error::chain,
     units,
 };
@@ -76,8 +76,8 @@ impl Check {
     }
 }
 
-impl From<Finding> for Check {
-    fn from(finding: Finding) -> Self {
+impl From<CheckResult> for Check {
+    fn from(finding: CheckResult) -> Self {
         Self {
             what: finding.step.as_str(),
             found: finding.text,
@@ -196,7 +196,7 @@ fn disk(config: &Config) -> Check {
 /// there is none.
 fn session(config: &Config, is_well_so_far: bool) -> Check {
     const BEGIN_ABOVE: &str = "Begin with the first check above that failed.";
-    let status = match status::look(config) {
+    let status = match status::read_status(config) {
         Ok(status) => status,
         Err(error) => return Check::bad("session", chain(&error), BEGIN_ABOVE),
     };
@@ -273,7 +273,7 @@ mod tests {
             session.text().contains("Begin with the first"),
             "{checks:?}"
         );
-        let status = status::look(&config).unwrap();
+        let status = status::read_status(&config).unwrap();
         assert!(!status.is_well());
         let lines = status.lines().join("\n");
         assert!(lines.contains("device.key"), "{lines}");

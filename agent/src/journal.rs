@@ -41,7 +41,7 @@ use rules::{AckedReport, StopDecision};
 pub(crate) use show::attempts;
 use snapshot::Snapshot;
 pub(crate) use store::JournalError;
-use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
+use store::{IDENTITY, JournalStore, LIVE, NUMBERS, RELEASES, TOMBSTONE_ORDER, TOMBSTONES};
 pub(crate) use summary::summary;
 use tables::{active_of, all_live, bury, find, live_record, next_seq, put_live, put_release};
 
@@ -52,7 +52,7 @@ const MAX_LIVE: u64 = 1024;
 /// The journal. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Journal {
-    store: Arc<Store>,
+    store: Arc<JournalStore>,
     id: JournalId,
     snapshot: Arc<Mutex<Snapshot>>,
 }
@@ -105,7 +105,7 @@ impl Journal {
     /// aside. On a disk that cannot be written an existing journal is opened for reading: it
     /// returns what it last held, and everything else fails until the disk works.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), JournalError> {
-        let (store, aside) = match Store::open(path, prepare) {
+        let (store, aside) = match JournalStore::open(path, prepare) {
             Ok(opened) => opened,
             Err(error) => {
                 let snapshot = error.fault().and_then(|_| Snapshot::read(path));
@@ -113,7 +113,7 @@ impl Journal {
                     return Err(error);
                 };
                 let journal = Self {
-                    store: Arc::new(Store::closed(path, error.fault())),
+                    store: Arc::new(JournalStore::closed(path, error.fault())),
                     id,
                     snapshot: Arc::new(Mutex::new(snapshot)),
                 };
@@ -376,7 +376,7 @@ impl Journal {
 
 /// Makes the tables and the id, and reads every live record once, so that damage shows at the
 /// start.
-fn prepare(store: &Store) -> Result<(), JournalError> {
+fn prepare(store: &JournalStore) -> Result<(), JournalError> {
     store.write(Act::JournalOpen, |tx| {
         let mut identity = tx.open_table(IDENTITY)?;
         if identity.get("id")?.is_none() {

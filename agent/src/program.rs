@@ -128,7 +128,7 @@ fn show_journal(config: &Config) -> anyhow::Result<()> {
 }
 
 fn show_status(config: &Config, json: bool) -> anyhow::Result<()> {
-    let status = crate::status::look(config)?;
+    let status = crate::status::read_status(config)?;
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string(&status)?)?;

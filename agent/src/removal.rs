@@ -32,7 +32,7 @@ use crate::crash::Act;
 mod guard;
 mod walk;
 
-use guard::{Guard, LOOKUPS, Lookup, Seen, see, set_mode};
+use guard::{Guard, LOOKUPS, Lookup, Stat, set_mode, stat_of};
 use walk::{Purpose, Walk};
 
 /// Where trees are removed, in the state folder.
@@ -339,9 +339,9 @@ fn below(guard: Guard, state: &OwnedFd, inside: &Path) -> Result<(OwnedFd, CStri
     Ok((folder, text(last)?))
 }
 
-fn look_at(guard: Guard, folder: &OwnedFd, name: &CString) -> Result<(OwnedFd, Seen), StuckReason> {
+fn look_at(guard: Guard, folder: &OwnedFd, name: &CString) -> Result<(OwnedFd, Stat), StuckReason> {
     let opened = guard.open(folder.as_fd(), name)?;
-    let seen = see(opened.as_fd())?;
+    let seen = stat_of(opened.as_fd())?;
     Ok((opened, seen))
 }
 

@@ -157,8 +157,8 @@ struct Release {
     digest: String,
 }
 
-/// Looks at the state folder; the agent may run or not.
-pub(crate) fn look(config: &Config) -> Result<Status, crate::IdentityError> {
+/// Reads the state folder; the agent may run or not.
+pub(crate) fn read_status(config: &Config) -> Result<Status, crate::IdentityError> {
     let identity = Identity::load(&config.state_dir)?;
     let note = SessionNote::read(&config.state_dir).filter(SessionNote::lives);
     let noted = note.as_ref();
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_machine_that_is_not_enrolled_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let status = look(&Config::new(dir.path())).unwrap();
+        let status = read_status(&Config::new(dir.path())).unwrap();
         assert!(!status.is_well());
         let lines = status.lines().join("\n");
         assert!(lines.contains("not enrolled"), "{lines}");

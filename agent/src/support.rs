@@ -77,7 +77,7 @@ fn state(config: &Config) -> Value {
         Ok(read) => (read.json, read.configuration),
         Err(error) => (fault(&error), None),
     };
-    let status = status::look(config);
+    let status = status::read_status(config);
     let process = status.as_ref().ok().and_then(status::Status::process);
     let identity = Identity::load(state_dir);
     let server = config.servers.first().cloned().or_else(|| {
@@ -91,7 +91,7 @@ fn state(config: &Config) -> Value {
         "host": machine::host(),
         "settings": {
             "as_started": as_started(config, server.as_deref()),
-            "configuration": configuration.as_ref().map(told),
+            "configuration": configuration.as_ref().map(received_configuration),
             "in_force": in_force(config, configuration.as_ref()),
             "environment": started::environment(own_environment()),
             "running": started::running(process),
@@ -161,7 +161,7 @@ fn as_started(config: &Config, server: Option<&str>) -> Value {
 }
 
 /// The server's configuration, with the names of its values.
-fn told(configuration: &v1::Configure) -> Value {
+fn received_configuration(configuration: &v1::Configure) -> Value {
     let settings = configuration.settings.as_ref();
     json!({
         "revision": configuration.revision,
@@ -280,6 +280,9 @@ mod tests {
             (&found["revision"], &found["keep_releases"]),
             (&json!(0), &json!(2))
         );
-        assert_eq!(told(&refused)["values"]["PASSWORD"], LEFT_OUT);
+        assert_eq!(
+            received_configuration(&refused)["values"]["PASSWORD"],
+            LEFT_OUT
+        );
     }
 }

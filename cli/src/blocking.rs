@@ -45,10 +45,10 @@ impl<R: Read> Read for Stoppable<R> {
     }
 }
 
-/// Dropped with the future that waits.
-struct Waiting(Stop);
+/// Stops the work when the future that waits for it is dropped.
+struct StopOnDrop(Stop);
 
-impl Drop for Waiting {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.0.store(true, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ where
     F: FnOnce(&Stop) -> T + Send + 'static,
 {
     let stop = Stop(Arc::default());
-    let _waiting = Waiting(stop.clone());
+    let _waiting = StopOnDrop(stop.clone());
     let working = tokio::task::spawn_blocking(move || work(&stop));
     working
         .await

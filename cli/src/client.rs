@@ -9,7 +9,7 @@ use http::HeaderValue;
 use kernex_proto::{
     connect::{
         AddressError, ControlPlane,
-        doctor::{Step, examine},
+        doctor::{CheckStep, examine},
         proxy::Proxies,
     },
     trust::{Dates, PinnedCa, ServerTrust, SystemRoots},
@@ -162,7 +162,7 @@ async fn refuse_tls(server: &str) -> Result<(), Failure> {
     let findings = examine(server, None, &Proxies::default(), now, CONNECT_TIMEOUT).await;
     let at_tls = findings
         .into_iter()
-        .find(|finding| finding.step == Step::Tls);
+        .find(|finding| finding.step == CheckStep::Tls);
     match at_tls.map(|finding| (finding.text, finding.next)) {
         Some((text, Some(next))) => Err(Failure::new(
             Exit::Unreachable,

@@ -4,6 +4,10 @@
 //! lower-case hex, enums are their names as text. Rows that are facts about the past (targets,
 //! events, audit) name devices and bundles by value and without foreign keys, so that they outlive
 //! them.
+//!
+//! Names are recorded in the database and never change. Changes that were made at the same time
+//! took one number and a letter each, and some numbers were never used. So the order is not that of
+//! the names but that of the list in [`Migrator`], and a new change goes to its end.
 
 #![expect(
     elided_lifetimes_in_paths,

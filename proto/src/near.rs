@@ -3,7 +3,7 @@
 /// The known name that is closest to what was given, if one is close. For names that are refused
 /// anyway: a wrong guess does no harm.
 #[must_use]
-pub fn meant<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = plain(given);
     if given.is_empty() {
         return None;
@@ -61,7 +61,7 @@ pub fn strangers<'g, 'k>(
         .filter(|name| !known.contains(name))
         .map(|name| {
             let given = name.strip_prefix(prefix).unwrap_or(name);
-            let meant = meant(given, known.iter().map(|known| rest(known)));
+            let meant = closest(given, known.iter().map(|known| rest(known)));
             Stranger {
                 name: name.to_owned(),
                 meant: meant.map(|meant| format!("{prefix}{meant}")),
@@ -128,11 +128,11 @@ mod tests {
     #[test]
     fn the_closest_name_is_meant_and_a_strange_one_means_none() {
         let known = ["listen", "log_format", "metrics_listen", "timeout_seconds"];
-        assert_eq!(meant("lisen", known), Some("listen"));
-        assert_eq!(meant("log-formt", known), Some("log_format"));
-        assert_eq!(meant("timeout", known), Some("timeout_seconds"));
-        assert_eq!(meant("colour", known), None);
-        assert_eq!(meant("", known), None);
+        assert_eq!(closest("lisen", known), Some("listen"));
+        assert_eq!(closest("log-formt", known), Some("log_format"));
+        assert_eq!(closest("timeout", known), Some("timeout_seconds"));
+        assert_eq!(closest("colour", known), None);
+        assert_eq!(closest("", known), None);
         let said: Vec<_> = strangers(["listen", "lisen", "colour"], known, "")
             .iter()
             .map(ToString::to_string)

@@ -104,7 +104,7 @@ impl Sessions {
     /// there are too many.
     #[expect(
         clippy::manual_async_fn,
-        reason = "a function that waits has the room of its arguments twice"
+        reason = "an async fn stores its arguments twice in its future"
     )]
     pub(crate) fn run<S>(
         self: Arc<Self>,

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_on_a_shelf_is_swept() {
+    fn what_a_crash_left_in_a_bundle_dir_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         let bundle_dir = BundleDir::open(&Remover::new(dir.path()), "app").unwrap();
         let metadata = ReleaseMetadata {

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::{
     JournalError, Record,
-    store::{LIVE, Store, TOMBSTONES},
+    store::{JournalStore, LIVE, TOMBSTONES},
     tables::parse_key,
 };
 
 /// Every attempt the journal of a state folder knows, in the order they came in.
 pub(crate) fn attempts(path: &Path) -> Result<Vec<Value>, JournalError> {
-    let store = Store::existing(path)?;
+    let store = JournalStore::existing(path)?;
     store.read(|tx| {
         let mut rows = Vec::new();
         for (table, acknowledged) in [(LIVE, false), (TOMBSTONES, true)] {

@@ -94,13 +94,13 @@ impl JournalError {
 }
 
 /// The database; `None` after an I/O error, until it is opened again.
-pub(super) struct Store {
+pub(super) struct JournalStore {
     path: PathBuf,
     disk: Disk,
     database: Mutex<Option<Database>>,
 }
 
-impl Store {
+impl JournalStore {
     /// Opens or creates the file. One that is damaged is moved aside; its new path is returned
     /// then.
     pub(super) fn open(

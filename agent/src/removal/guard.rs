@@ -38,7 +38,7 @@ pub(super) type FileId = (u32, u32, u64);
 
 /// What is known of an entry.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct Stat {
     pub(super) id: FileId,
     pub(super) uid: u32,
     pub(super) mode: u32,
@@ -50,7 +50,7 @@ pub(super) struct Seen {
 const FOLDER: u32 = 0o040_000;
 const KIND: u32 = 0o170_000;
 
-impl Seen {
+impl Stat {
     pub(super) fn is_folder(&self) -> bool {
         self.mode & KIND == FOLDER
     }
@@ -120,7 +120,7 @@ impl Guard {
                 self.same_mount(opened.map_err(StuckReason::from)?)?
             }
         };
-        match see(above.as_fd())?.id == wanted {
+        match stat_of(above.as_fd())?.id == wanted {
             true => Ok(above),
             false => Err(StuckReason::Changing),
         }
@@ -164,10 +164,10 @@ fn mount_id(file: BorrowedFd<'_>) -> Option<u64> {
 }
 
 /// Looks at what was opened.
-pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, StuckReason> {
+pub(super) fn stat_of(file: BorrowedFd<'_>) -> Result<Stat, StuckReason> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS) {
-        Ok(stat) => Ok(Seen {
+        Ok(stat) => Ok(Stat {
             id: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
             uid: stat.stx_uid,
             mode: u32::from(stat.stx_mode),
@@ -179,7 +179,7 @@ pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, StuckReason> {
         // Then an immutable file is noticed only when it is removed.
         Err(Errno::NOSYS | Errno::PERM) => {
             let stat = rustix::fs::fstat(file)?;
-            Ok(Seen {
+            Ok(Stat {
                 id: (
                     rustix::fs::major(stat.st_dev),
                     rustix::fs::minor(stat.st_dev),

@@ -15,7 +15,7 @@ use rustix::{
 
 use super::{
     Stuck, StuckReason,
-    guard::{FileId, Guard, Seen, open_to_read, see, set_mode},
+    guard::{FileId, Guard, Stat, open_to_read, set_mode, stat_of},
 };
 
 /// Folders that are open at once.
@@ -28,7 +28,6 @@ pub(super) enum Purpose {
     Measure,
     /// The same, and adds missing rights where it needs them; they are taken back afterwards.
     Look,
-    /// To remove all of it.
     Remove,
 }
 
@@ -84,7 +83,7 @@ impl Walk<'_> {
 
     fn walk_levels(&mut self, name: &CStr, levels: &mut Vec<Level>) -> Result<(), Stuck> {
         let opened = self.guard.open(self.above, name).map_err(Stuck::itself)?;
-        let seen = see(opened.as_fd()).map_err(Stuck::itself)?;
+        let seen = stat_of(opened.as_fd()).map_err(Stuck::itself)?;
         drop(opened);
         if !seen.is_folder() {
             return self.file(self.above, None, name).map_err(Stuck::itself);
@@ -125,7 +124,7 @@ impl Walk<'_> {
     /// Opens a folder and does what can be done with its files.
     fn enter_folder(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Level, WalkError> {
         let fd = self.guard.open(above, name)?;
-        let seen = see(fd.as_fd())?;
+        let seen = stat_of(fd.as_fd())?;
         if !seen.is_folder() {
             return Err(StuckReason::Changing.into());
         }
@@ -146,7 +145,7 @@ impl Walk<'_> {
 
     /// Makes sure that the entries of a folder can be read and removed; returns the mode to give
     /// back.
-    fn rights(&self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Option<u32>, StuckReason> {
+    fn rights(&self, folder: BorrowedFd<'_>, seen: &Stat) -> Result<Option<u32>, StuckReason> {
         let own = seen.uid == geteuid().as_raw();
         let mut needed = Access::READ_OK | Access::EXEC_OK;
         if self.purpose != Purpose::Measure || !own {
@@ -163,7 +162,7 @@ impl Walk<'_> {
     }
 
     /// Removes the files of a folder, or looks at them; returns its folders.
-    fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, WalkError> {
+    fn files(&mut self, folder: BorrowedFd<'_>, seen: &Stat) -> Result<Vec<CString>, WalkError> {
         // Read all names first: removing entries while reading a folder may hide others.
         let mut entries = Vec::new();
         for entry in Dir::new(open_to_read(folder)?)? {
@@ -197,14 +196,14 @@ impl Walk<'_> {
 
     fn is_folder(&self, folder: BorrowedFd<'_>, name: &CStr) -> Result<bool, StuckReason> {
         let opened = self.guard.open(folder, name)?;
-        Ok(see(opened.as_fd())?.is_folder())
+        Ok(stat_of(opened.as_fd())?.is_folder())
     }
 
     /// Removes what is not a folder, or looks at it.
     fn file(
         &mut self,
         folder: BorrowedFd<'_>,
-        holder: Option<&Seen>,
+        holder: Option<&Stat>,
         name: &CStr,
     ) -> Result<(), StuckReason> {
         if self.purpose == Purpose::Remove {
@@ -214,7 +213,7 @@ impl Walk<'_> {
             };
         }
         let opened = self.guard.open(folder, name)?;
-        let seen = see(opened.as_fd())?;
+        let seen = stat_of(opened.as_fd())?;
         if seen.is_folder() {
             return Err(StuckReason::Changing);
         }
@@ -222,7 +221,7 @@ impl Walk<'_> {
             return Err(StuckReason::Fixed);
         }
         let user = geteuid();
-        let owners = |holder: &&Seen| holder.is_sticky() && !user.is_root();
+        let owners = |holder: &&Stat| holder.is_sticky() && !user.is_root();
         if let Some(holder) = holder.filter(owners)
             && ![holder.uid, seen.uid].contains(&user.as_raw())
         {

@@ -12,13 +12,13 @@ pub(super) fn of(file: &Path) -> String {
     let mut start = Vec::new();
     let read = File::open(file).and_then(|file| file.take(LONGEST).read_to_end(&mut start));
     match read {
-        Ok(_) => named(&start).unwrap_or_else(|| SHELL.to_owned()),
+        Ok(_) => interpreter_words(&start).unwrap_or_else(|| SHELL.to_owned()),
         Err(_) => SHELL.to_owned(),
     }
 }
 
 /// As the kernel reads it: a path, and all that follows as one argument.
-fn named(start: &[u8]) -> Option<String> {
+fn interpreter_words(start: &[u8]) -> Option<String> {
     let line = start
         .strip_prefix(b"#!")?
         .split(|byte| *byte == b'\n')
@@ -61,7 +61,7 @@ mod tests {
             (b"echo", None),
             (b"", None),
         ] {
-            assert_eq!(named(start).as_deref(), words, "{start:?}");
+            assert_eq!(interpreter_words(start).as_deref(), words, "{start:?}");
         }
     }
 }

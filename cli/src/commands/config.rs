@@ -23,7 +23,10 @@ pub(crate) async fn run(session: &Session, command: ConfigCommand) -> Result<(),
 }
 
 /// Puts the names of devices beside their ids, for people. Without an answer the id stays.
-async fn named(client: &Client, views: Vec<ConfigurationView>) -> Vec<ConfigurationView> {
+async fn with_device_names(
+    client: &Client,
+    views: Vec<ConfigurationView>,
+) -> Vec<ConfigurationView> {
     let mut named = Vec::with_capacity(views.len());
     for view in views {
         let device = match view.device_id() {

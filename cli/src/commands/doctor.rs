@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kernex_proto::{
     connect::{
-        doctor::{Finding, Step, examine},
+        doctor::{CheckResult, CheckStep, examine},
         proxy::Proxies,
     },
     v1,
@@ -73,7 +73,7 @@ pub(crate) async fn check(context: &Context, proxy: Option<&str>) -> Vec<CheckVi
     let found = found.await;
     let is_reached = found
         .iter()
-        .all(|finding| finding.is_good() || finding.step == Step::Clock);
+        .all(|finding| finding.is_good() || finding.step == CheckStep::Clock);
     let mut checks: Vec<CheckView> = found.into_iter().map(CheckView::from).collect();
     if is_reached {
         checks.extend(Box::pin(ask(context, proxy)).await);
@@ -133,8 +133,8 @@ fn clocks(ours: i64, theirs: i64) -> CheckView {
     )
 }
 
-impl From<Finding> for CheckView {
-    fn from(finding: Finding) -> Self {
+impl From<CheckResult> for CheckView {
+    fn from(finding: CheckResult) -> Self {
         match finding.next {
             None => Self::good(finding.step.as_str(), finding.text),
             Some(next) => Self::bad(finding.step.as_str(), finding.text, next),

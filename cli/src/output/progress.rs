@@ -17,7 +17,7 @@ use super::{
     Printer, bytes, counted,
     deployment::{DeploymentChange, DeploymentView},
     print_note, printable,
-    target::{TargetView, failures, is_at_work, is_closed, named},
+    target::{TargetView, failures, first_by_name, is_at_work, is_closed},
 };
 
 mod others;
@@ -289,7 +289,7 @@ impl Watching {
             let state = target.state();
             !is_closed(state) && !is_at_work(state)
         });
-        let message = match named(waiting) {
+        let message = match first_by_name(waiting) {
             named if named.is_empty() => named,
             named => format!("waiting: {named}"),
         };

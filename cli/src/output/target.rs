@@ -234,7 +234,7 @@ pub(crate) const fn is_at_work(state: AttemptState) -> bool {
 
 /// The first devices by name, each with what it does or waits for, and how many more there are:
 /// "edge-1 (running script), edge-6 (its device is away: cut) and 8 more"; empty for none.
-pub(crate) fn named<'a>(targets: impl Iterator<Item = &'a v1::Target>) -> String {
+pub(crate) fn first_by_name<'a>(targets: impl Iterator<Item = &'a v1::Target>) -> String {
     const MOST: usize = 3;
     let mut count = 0;
     // Few are kept: there may be very many.

@@ -32,7 +32,7 @@ pub async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::List => {
             for scenario in SCENARIOS {
-                say(&format!(
+                print_line(&format!(
                     "{:10} {:6} {}",
                     scenario.name, scenario.ci, scenario.about
                 ));
@@ -127,16 +127,16 @@ async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
     let start = Instant::now();
     let ended = tokio::select! {
         ended = guarded(scenario, plan.clone()) => ended,
-        never = told(&title, &plan) => match never {},
+        never = print_progress(&title, &plan) => match never {},
     };
     match ended {
         Ok(figures) => {
             let took = rounded(start.elapsed());
-            say(&format!("{title}: good ({took:.0?})\n{figures}"));
+            print_line(&format!("{title}: good ({took:.0?})\n{figures}"));
             true
         }
         Err(failure) => {
-            say(&format!(
+            print_line(&format!(
                 "{title}: FAILED\n{failure}\n--- what was done ---\n{}--- again with: --seed {} ---",
                 plan.history, plan.seed
             ));
@@ -146,7 +146,7 @@ async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
 }
 
 /// Prints progress; long runs take an hour.
-async fn told(title: &str, plan: &Plan) -> Infallible {
+async fn print_progress(title: &str, plan: &Plan) -> Infallible {
     let start = Instant::now();
     loop {
         tokio::time::sleep(BETWEEN_WORDS).await;
@@ -178,7 +178,7 @@ fn rounded(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs())
 }
 
-fn say(text: &str) {
+fn print_line(text: &str) {
     // A closed pipe is no error.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

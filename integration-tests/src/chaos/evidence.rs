@@ -19,8 +19,8 @@ use crate::agent;
 #[must_use]
 pub fn currents(state: &Path) -> Vec<Current> {
     let mut found = Vec::new();
-    for shelf in children(&state.join("bundles")) {
-        let link = shelf.join("current");
+    for bundle_dir in children(&state.join("bundles")) {
+        let link = bundle_dir.join("current");
         let Ok(target) = fs::read_link(&link) else {
             continue;
         };
@@ -29,7 +29,7 @@ pub fn currents(state: &Path) -> Vec<Current> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let about = fs::read(shelf.join("about").join(format!("{folder}.json")));
+        let about = fs::read(bundle_dir.join("about").join(format!("{folder}.json")));
         let about: Value = about
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -37,7 +37,7 @@ pub fn currents(state: &Path) -> Vec<Current> {
         let mut entries = BTreeMap::new();
         let listed = list(&link, Path::new(""), &mut entries);
         found.push(Current {
-            name: shelf
+            name: bundle_dir
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
@@ -234,14 +234,14 @@ mod tests {
     #[test]
     fn current_releases_are_listed_and_a_dangling_link_is_seen() {
         let state = tempfile::tempdir().unwrap();
-        let shelf = state.path().join("bundles/app");
-        let release = shelf.join("releases/1-a");
+        let bundle_dir = state.path().join("bundles/app");
+        let release = bundle_dir.join("releases/1-a");
         fs::create_dir_all(release.join("sub")).unwrap();
-        fs::create_dir(shelf.join("about")).unwrap();
+        fs::create_dir(bundle_dir.join("about")).unwrap();
         fs::write(release.join("sub/file"), "x").unwrap();
-        fs::write(shelf.join("about/1-a.json"), r#"{"digest":"d"}"#).unwrap();
+        fs::write(bundle_dir.join("about/1-a.json"), r#"{"digest":"d"}"#).unwrap();
         assert_eq!(currents(state.path()), []);
-        std::os::unix::fs::symlink("releases/1-a", shelf.join("current")).unwrap();
+        std::os::unix::fs::symlink("releases/1-a", bundle_dir.join("current")).unwrap();
         let entries = BTreeMap::from([("sub/file".to_owned(), Entry::file(b"x", false))]);
         let mut expected = Current {
             name: "app".to_owned(),

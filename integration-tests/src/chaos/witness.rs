@@ -279,8 +279,8 @@ mod tests {
     async fn a_step_leaves_a_line_at_its_start_and_at_a_good_end() {
         let folder = tempfile::tempdir().unwrap();
         let witness = Witness::place(folder.path().join("witness"), folder.path()).unwrap();
-        let shelf = folder.path().join("bundles/app/state");
-        fs::create_dir_all(&shelf).unwrap();
+        let bundle_dir = folder.path().join("bundles/app/state");
+        fs::create_dir_all(&bundle_dir).unwrap();
         fs::write(folder.path().join("witness.sh"), SCRIPT).unwrap();
         let runs = [
             ("script", 3, vec!["start"]),
@@ -293,7 +293,7 @@ mod tests {
             let status = Command::new("sh")
                 .args(["-c", &manner.command("post_hook")])
                 .current_dir(folder.path())
-                .env("KERNEX_STATE_DIR", &shelf)
+                .env("KERNEX_STATE_DIR", &bundle_dir)
                 .envs([
                     ("KERNEX_DEPLOYMENT_ID", "d"),
                     ("KERNEX_ATTEMPT", "1"),

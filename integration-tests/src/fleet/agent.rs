@@ -134,7 +134,7 @@ impl Agent {
                 down::Message::Challenge(challenge) => challenge,
                 _ => return Err(WireError::NotGrpc("the server opened without Challenge")),
             };
-            say(
+            send(
                 &mut up,
                 up::Message::Hello(self.hello(identity, &challenge, &binding, memory)?),
             )?;
@@ -143,7 +143,7 @@ impl Agent {
                 _ => return Err(WireError::NotGrpc("the answer to Hello is not Welcome")),
             };
             let epoch = welcome.epoch;
-            say(&mut up, up::Message::Ready(Ready { epoch }))?;
+            send(&mut up, up::Message::Ready(Ready { epoch }))?;
             Ok((up, down, welcome))
         };
         let (up, down, welcome) = wire.during(proof).await?;
@@ -202,7 +202,7 @@ impl Agent {
             welcome,
         } = session;
         for report in memory.journal.unacknowledged() {
-            say(&mut up, up::Message::Report(report))?;
+            send(&mut up, up::Message::Report(report))?;
         }
         let mut orders = *self.orders.borrow();
         let mut beats = Heartbeats::new(&welcome, orders.pace);
@@ -226,7 +226,7 @@ impl Agent {
                             self.beat(&mut up, &mut beats, memory)?;
                         }
                     }
-                    Some(message) => self.heard(message, &welcome, orders, &mut up, memory)?,
+                    Some(message) => self.handle_message(message, &welcome, orders, &mut up, memory)?,
                     None => return Ok(None),
                 },
                 () = sleep_until(beats.next.into()), if beats.interval.is_some() => {
@@ -272,10 +272,10 @@ impl Agent {
             ..Heartbeat::default()
         };
         count(&self.counters.heartbeats);
-        say(up, up::Message::Heartbeat(heartbeat))
+        send(up, up::Message::Heartbeat(heartbeat))
     }
 
-    fn heard(
+    fn handle_message(
         &self,
         message: down::Message,
         welcome: &Welcome,
@@ -286,7 +286,7 @@ impl Agent {
         match message {
             down::Message::Command(command) => {
                 let at = Instant::now();
-                self.act(&command, orders, up, memory)?;
+                self.carry_out(&command, orders, up, memory)?;
                 if let Some(received) = &self.received {
                     let session_token = welcome.session_token.clone();
                     let agent = self.number;
@@ -320,7 +320,7 @@ impl Agent {
         Ok(())
     }
 
-    fn act(
+    fn carry_out(
         &self,
         command: &Command,
         orders: Behaviour,
@@ -357,11 +357,11 @@ impl Agent {
                     attempt: command.attempt.clone(),
                     detail: "light agents do not know this command".into(),
                 };
-                return say(up, up::Message::Unsupported(unsupported));
+                return send(up, up::Message::Unsupported(unsupported));
             }
         };
         for report in reports {
-            say(up, up::Message::Report(report))?;
+            send(up, up::Message::Report(report))?;
         }
         Ok(())
     }
@@ -373,7 +373,7 @@ async fn next(down: &mut Receiver) -> Result<down::Message, WireError> {
     message.ok_or(WireError::NotGrpc("the stream ended before it was open"))
 }
 
-fn say(up: &mut Sender, message: up::Message) -> Result<(), WireError> {
+fn send(up: &mut Sender, message: up::Message) -> Result<(), WireError> {
     up.send(&DeviceSessionRequest {
         message: Some(message),
     })

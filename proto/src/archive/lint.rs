@@ -184,7 +184,7 @@ impl Lint {
             Some(Node::Symlink { .. }) => {}
             Some(Node::Folder { .. }) | None => {
                 let is_folder = node.is_some();
-                let why = match meant(file, tree, root) {
+                let why = match closest_file(file, tree, root) {
                     _ if is_folder => format!("names `{file}`, which is a folder"),
                     Some(meant) => format!(
                         "names `{file}`, which is not in the archive; did you mean `{meant}`?"
@@ -305,7 +305,7 @@ fn is_path_inside(word: &str) -> bool {
 }
 
 /// The file that was probably meant: one of nearly the same name, in any folder.
-fn meant(file: &str, tree: &Tree, root: &EntryPath) -> Option<String> {
+fn closest_file(file: &str, tree: &Tree, root: &EntryPath) -> Option<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let files: Vec<String> = tree
         .iter()
@@ -318,7 +318,7 @@ fn meant(file: &str, tree: &Tree, root: &EntryPath) -> Option<String> {
     let same = files.iter().find(|path| name(path) == wanted);
     let close = || {
         let plain = file.trim_start_matches("./");
-        let meant = near::meant(plain, files.iter().map(String::as_str))?;
+        let meant = near::closest(plain, files.iter().map(String::as_str))?;
         Some(format!("./{meant}"))
     };
     same.map(|path| format!("./{path}")).or_else(close)

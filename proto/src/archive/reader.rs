@@ -140,7 +140,6 @@ enum Decoder<R> {
     Zst(ZstdDecoder<Whole<R>>),
 }
 
-/// The tar stream.
 pub(super) struct TarStream<R> {
     decoder: Decoder<R>,
     meter: Arc<Meter>,

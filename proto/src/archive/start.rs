@@ -22,7 +22,7 @@ pub(super) struct FirstLine {
 }
 
 impl FirstLine {
-    pub(super) fn see(&mut self, bytes: &[u8]) {
+    pub(super) fn read_piece(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.done {
                 return;
@@ -69,7 +69,7 @@ mod tests {
             };
             for size in 1..=bytes.len().max(1) {
                 let mut line = FirstLine::default();
-                bytes.chunks(size).for_each(|piece| line.see(piece));
+                bytes.chunks(size).for_each(|piece| line.read_piece(piece));
                 assert_eq!(line.start(), wanted, "{bytes:?} in pieces of {size}");
             }
         }

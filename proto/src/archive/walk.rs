@@ -321,7 +321,7 @@ impl Walk<'_> {
                 break;
             };
             read += count as u64;
-            first_line.see(bytes);
+            first_line.read_piece(bytes);
             if let Some(manifest) = &mut manifest {
                 // One byte more than allowed is enough to be refused.
                 let room = (MAX_MANIFEST_BYTES + 1).saturating_sub(manifest.len());

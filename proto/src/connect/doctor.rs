@@ -28,7 +28,7 @@ const TOO_EARLY: i64 = 1_704_067_200;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum CheckStep {
     /// The clock of this machine.
     Clock,
     /// The text of the address.
@@ -47,7 +47,7 @@ pub enum Step {
     Certificate,
 }
 
-impl Step {
+impl CheckStep {
     /// Its name, in one word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -66,16 +66,16 @@ impl Step {
 
 /// What was found at one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub step: Step,
+pub struct CheckResult {
+    pub step: CheckStep,
     /// What was seen, in words.
     pub text: String,
     /// What to do about it; `None` when all is well.
     pub next: Option<String>,
 }
 
-impl Finding {
-    fn good(step: Step, text: impl Into<String>) -> Self {
+impl CheckResult {
+    fn good(step: CheckStep, text: impl Into<String>) -> Self {
         Self {
             step,
             text: text.into(),
@@ -83,7 +83,7 @@ impl Finding {
         }
     }
 
-    fn bad(step: Step, text: impl Into<String>, next: impl Into<String>) -> Self {
+    fn bad(step: CheckStep, text: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             step,
             text: text.into(),
@@ -107,7 +107,7 @@ pub async fn examine(
     proxies: &Proxies,
     now: i64,
     limit: Duration,
-) -> Vec<Finding> {
+) -> Vec<CheckResult> {
     let mut findings = vec![clock(now)];
     let (uri, host, port) = match parts(address) {
         Ok(parts) => parts,
@@ -120,9 +120,9 @@ pub async fn examine(
         && let Some(proxy) = proxies.on_the_way_to(&uri)
     {
         let found = encrypted(address, trust, proxies, now, limit).await;
-        if !found.iter().any(|finding| finding.step == Step::Proxy) {
+        if !found.iter().any(|finding| finding.step == CheckStep::Proxy) {
             let text = format!("{} is on the way", proxy.shown());
-            findings.push(Finding::good(Step::Proxy, text));
+            findings.push(CheckResult::good(CheckStep::Proxy, text));
         }
         findings.extend(found);
         return findings;
@@ -136,14 +136,17 @@ pub async fn examine(
     };
     if host.parse::<IpAddr>().is_err() {
         let all: Vec<String> = addresses.iter().map(|at| at.ip().to_string()).collect();
-        findings.push(Finding::good(
-            Step::Dns,
+        findings.push(CheckResult::good(
+            CheckStep::Dns,
             format!("{host} is {}", all.join(", ")),
         ));
     }
     let stream = match reach(&addresses, limit).await {
         Ok((at, stream)) => {
-            findings.push(Finding::good(Step::Tcp, format!("{at} takes connections")));
+            findings.push(CheckResult::good(
+                CheckStep::Tcp,
+                format!("{at} takes connections"),
+            ));
             stream
         }
         Err(finding) => {
@@ -161,21 +164,21 @@ pub async fn examine(
 }
 
 /// Whether the clock of this machine can be right.
-fn clock(now: i64) -> Finding {
+fn clock(now: i64) -> CheckResult {
     if now >= TOO_EARLY {
-        return Finding::good(Step::Clock, "the clock of this machine can be right");
+        return CheckResult::good(CheckStep::Clock, "the clock of this machine can be right");
     }
-    Finding::bad(
-        Step::Clock,
+    CheckResult::bad(
+        CheckStep::Clock,
         format!("the clock of this machine shows a time before 2024 ({now} s since 1970)"),
         "Set the clock: certificates and tokens have dates.",
     )
 }
 
-fn parts(address: &str) -> Result<(Uri, String, u16), Finding> {
+fn parts(address: &str) -> Result<(Uri, String, u16), CheckResult> {
     let wrong = |why: String| {
-        Finding::bad(
-            Step::Address,
+        CheckResult::bad(
+            CheckStep::Address,
             why,
             "Write it like https://kernex.example.com:7443.",
         )
@@ -201,19 +204,19 @@ fn parts(address: &str) -> Result<(Uri, String, u16), Finding> {
     Ok((uri, host, port))
 }
 
-async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Finding> {
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, CheckResult> {
     let found = match timeout(limit, lookup_host((host, port))).await {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) => {
-            return Err(Finding::bad(
-                Step::Dns,
+            return Err(CheckResult::bad(
+                CheckStep::Dns,
                 format!("the name {host} is not known here: {error}"),
                 "Check the name, and this machine's DNS server and search domains.",
             ));
         }
         Err(_) => {
-            return Err(Finding::bad(
-                Step::Dns,
+            return Err(CheckResult::bad(
+                CheckStep::Dns,
                 format!("no DNS server answers for {host} within {limit:?}"),
                 "Check this machine's DNS server and the network to it.",
             ));
@@ -221,8 +224,8 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
     };
     let found: Vec<SocketAddr> = found;
     if found.is_empty() {
-        return Err(Finding::bad(
-            Step::Dns,
+        return Err(CheckResult::bad(
+            CheckStep::Dns,
             format!("the name {host} has no address"),
             "Check the name in the DNS.",
         ));
@@ -234,7 +237,7 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
 async fn reach(
     addresses: &[SocketAddr],
     limit: Duration,
-) -> Result<(SocketAddr, TcpStream), Finding> {
+) -> Result<(SocketAddr, TcpStream), CheckResult> {
     let mut last = None;
     for at in addresses {
         let error = match timeout(limit, TcpStream::connect(at)).await {
@@ -245,8 +248,8 @@ async fn reach(
         last = Some((*at, error));
     }
     let Some((at, error)) = last else {
-        return Err(Finding::bad(
-            Step::Dns,
+        return Err(CheckResult::bad(
+            CheckStep::Dns,
             "no address was found",
             "Check the name.",
         ));
@@ -269,12 +272,12 @@ async fn reach(
             "Check the network between this machine and the server.",
         ),
     };
-    Err(Finding::bad(Step::Tcp, text, next))
+    Err(CheckResult::bad(CheckStep::Tcp, text, next))
 }
 
 /// The first finding that needs something done.
 #[must_use]
-pub fn first_fault(findings: &[Finding]) -> Option<&Finding> {
+pub fn first_fault(findings: &[CheckResult]) -> Option<&CheckResult> {
     findings.iter().find(|finding| !finding.is_good())
 }
 

@@ -74,7 +74,7 @@ fn at_top(name: &str) -> UnknownField {
 }
 
 fn inside(object: &Field, name: &str) -> UnknownField {
-    let here = near::meant(name, fields_of(object.path).map(Field::name));
+    let here = near::closest(name, fields_of(object.path).map(Field::name));
     let misplaced = || {
         let same = FIELDS
             .iter()

@@ -1,4 +1,4 @@
-//! `ConfigurationService`: what agents go by.
+//! `ConfigurationService`: settings and values for agents.
 
 use std::sync::Arc;
 

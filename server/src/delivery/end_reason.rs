@@ -1,3 +1,5 @@
+//! Why the server ends a session. The table of statuses uses it, so it stands below the registry.
+
 use std::time::Duration;
 
 use crate::revocations::Cause;

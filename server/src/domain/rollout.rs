@@ -14,7 +14,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use choose::{Candidate, InFlight, choose};
+pub use choose::{Candidate, RunningByValue, choose};
 pub use planner::{Action, PauseReason, PhaseFacts, Plan, RolloutFacts, plan};
 pub use shape::{
     Amount, Budget, InvalidRollout, OnFailure, Percent, Phase, Rollout, TargetPlace, rank,

@@ -1,3 +1,5 @@
+//! Why a stream did not become a session. `error/table.rs` gives each error its status.
+
 use std::time::Duration;
 
 use kernex_proto::error::chain;

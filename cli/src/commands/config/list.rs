@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::named;
+use super::with_device_names;
 use crate::{
     args::OutputArg,
     commands::Session,
@@ -23,5 +23,5 @@ pub(super) async fn run(session: &Session, output: OutputArg) -> Result<(), Fail
     if !printer.for_people() {
         return printer.list(&views);
     }
-    printer.list(&named(&client, views).await)
+    printer.list(&with_device_names(&client, views).await)
 }

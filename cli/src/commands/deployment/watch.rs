@@ -26,7 +26,7 @@ use crate::{
         printable,
         progress::Watching,
         reader,
-        target::{TargetView, is_closed, named},
+        target::{TargetView, first_by_name, is_closed},
     },
 };
 
@@ -94,7 +94,7 @@ async fn follow_until(
         reconnect: ReconnectPolicy::new(),
     };
     let result = tokio::select! {
-        result = follow.until_end(&mut watching) => result,
+        result = follow.follow_to_end(&mut watching) => result,
         () = wait => Err(Failure::new(
             Exit::TimedOut,
             unfinished(&follow.called, &follow.targets),
@@ -118,7 +118,7 @@ fn resume(called: &str) -> String {
 /// Why waiting longer was not worth it: who is not done, and why.
 fn unfinished(id: &str, targets: &BTreeMap<String, v1::Target>) -> String {
     let open = targets.values().filter(|target| !is_closed(target.state()));
-    match named(open) {
+    match first_by_name(open) {
         waiting if waiting.is_empty() => format!("the deployment {id} is not finished yet"),
         waiting => format!("the deployment {id} is not finished yet: {waiting}"),
     }
@@ -148,7 +148,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    async fn until_end(&mut self, watching: &mut Watching) -> Result<Finished, Failure> {
+    async fn follow_to_end(&mut self, watching: &mut Watching) -> Result<Finished, Failure> {
         loop {
             let ended = match self.stream(watching).await? {
                 Ok(Some(deployment)) => {

@@ -30,7 +30,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn look(&mut self, position: u64, now: Instant) {
+    fn note_position(&mut self, position: u64, now: Instant) {
         let last = self.seen.back().copied();
         self.begun.get_or_insert(now);
         if last.is_none_or(|(_, before)| before != position) {
@@ -83,7 +83,7 @@ impl ProgressTracker for Pace {
     }
 
     fn tick(&mut self, state: &ProgressState, now: Instant) {
-        self.look(state.pos(), now);
+        self.note_position(state.pos(), now);
     }
 
     fn reset(&mut self, _: &ProgressState, _: Instant) {
@@ -112,7 +112,7 @@ mod tests {
         let mut position = 0;
         for tenth in 0..=150 {
             position = if tenth < 10 { 0 } else { (tenth - 10) * MIB };
-            pace.look(position, at(tenth));
+            pace.note_position(position, at(tenth));
             let text = pace.text(position, 1000 * MIB, at(tenth));
             if tenth < 30 {
                 assert!(!text.contains("left"), "{tenth}: {text}");
@@ -124,7 +124,7 @@ mod tests {
         );
         // The link stands still: first the speed sinks, then nothing is said of an end.
         for tenth in 151..=270 {
-            pace.look(position, at(tenth));
+            pace.note_position(position, at(tenth));
         }
         assert_eq!(
             pace.text(position, 1000 * MIB, at(270)),
@@ -133,7 +133,7 @@ mod tests {
         // It goes on.
         for tenth in 271..=330 {
             position += MIB;
-            pace.look(position, at(tenth));
+            pace.note_position(position, at(tenth));
         }
         let text = pace.text(position, 1000 * MIB, at(330));
         assert!(text.starts_with(", 10.00 MiB/s, "), "{text}");
@@ -144,9 +144,9 @@ mod tests {
     fn what_is_done_does_not_stand_still() {
         let start = Instant::now();
         let mut pace = Pace::default();
-        pace.look(MIB, start);
+        pace.note_position(MIB, start);
         let later = start + Duration::from_secs(60);
-        pace.look(MIB, later);
+        pace.note_position(MIB, later);
         assert_eq!(pace.text(MIB, MIB, later), "");
     }
 }

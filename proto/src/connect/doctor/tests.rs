@@ -119,7 +119,7 @@ fn trust(ca_pem: Option<&str>) -> Option<ServerTrust> {
 }
 
 /// The step that failed and what was said of it; every step before is good.
-async fn fault(address: &str, ca: Option<&str>, now: i64, limit: Duration) -> (Step, String) {
+async fn fault(address: &str, ca: Option<&str>, now: i64, limit: Duration) -> (CheckStep, String) {
     let findings = examine(address, trust(ca), &Proxies::default(), now, limit).await;
     let fault = first_fault(&findings).unwrap_or_else(|| panic!("{address}: {findings:?}"));
     assert_eq!(findings.last(), Some(fault), "{findings:?}");
@@ -145,39 +145,49 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
     let https = |port: u16| format!("https://127.0.0.1:{port}");
     let http = |port: u16| format!("http://127.0.0.1:{port}");
     let table = [
-        ("https://".to_owned(), None, Step::Address, ""),
-        ("ftp://h:1".to_owned(), None, Step::Address, "neither https"),
+        ("https://".to_owned(), None, CheckStep::Address, ""),
+        (
+            "ftp://h:1".to_owned(),
+            None,
+            CheckStep::Address,
+            "neither https",
+        ),
         (
             "https://kernex.invalid:7443".to_owned(),
             None,
-            Step::Dns,
+            CheckStep::Dns,
             "kernex.invalid",
         ),
-        (https(closed), Some(&ca), Step::Tcp, "nothing listens"),
-        (https(web), Some(&ca), Step::Tls, "does not speak TLS"),
-        (http(good), None, Step::Tls, "expect"),
-        (http(web), None, Step::Tls, "does not speak HTTP/2"),
-        (https(old_http), Some(&old_http_ca), Step::Tls, ""),
-        (https(good), None, Step::Certificate, "not known here"),
+        (https(closed), Some(&ca), CheckStep::Tcp, "nothing listens"),
+        (https(web), Some(&ca), CheckStep::Tls, "does not speak TLS"),
+        (http(good), None, CheckStep::Tls, "expect"),
+        (http(web), None, CheckStep::Tls, "does not speak HTTP/2"),
+        (https(old_http), Some(&old_http_ca), CheckStep::Tls, ""),
+        (https(good), None, CheckStep::Certificate, "not known here"),
         (
             https(good),
             Some(&other_ca),
-            Step::Certificate,
+            CheckStep::Certificate,
             "not made by a CA",
         ),
         (
             https(elsewhere),
             Some(&elsewhere_ca),
-            Step::Name,
+            CheckStep::Name,
             "is for kernex.example, not for 127.0.0.1",
         ),
         (
             https(expired),
             Some(&expired_ca),
-            Step::Certificate,
+            CheckStep::Certificate,
             "has expired",
         ),
-        (https(early), Some(&early_ca), Step::Clock, "not valid yet"),
+        (
+            https(early),
+            Some(&early_ca),
+            CheckStep::Clock,
+            "not valid yet",
+        ),
     ];
     for (address, ca, step, text) in table {
         let found = fault(&address, ca.map(String::as_str), NOW, LIMIT).await;
@@ -195,7 +205,7 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
             NOW,
             short,
         );
-        assert_eq!(found.await.0, Step::Tls, "{address}");
+        assert_eq!(found.await.0, CheckStep::Tls, "{address}");
     }
     let none = Proxies::default();
     let findings = examine(&https(good), trust(Some(&ca)), &none, NOW, LIMIT).await;
@@ -204,7 +214,7 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
     for finding in &findings {
         let text = &finding.text;
         assert!(!text.starts_with("and "), "{finding:?}");
-        let repeats = finding.step == Step::Certificate && text.contains("certificate");
+        let repeats = finding.step == CheckStep::Certificate && text.contains("certificate");
         assert!(!repeats, "{finding:?}");
     }
     let steps: Vec<&str> = findings
@@ -214,7 +224,7 @@ async fn each_fault_on_the_way_to_a_control_plane_is_named() {
     assert_eq!(steps, ["clock", "tcp", "tls", "certificate", "name"]);
     // In 1970 the clock is named first.
     let findings = examine(&https(good), trust(Some(&ca)), &none, 60, LIMIT).await;
-    assert_eq!(first_fault(&findings).unwrap().step, Step::Clock);
+    assert_eq!(first_fault(&findings).unwrap().step, CheckStep::Clock);
 }
 
 #[tokio::test]
@@ -229,8 +239,8 @@ async fn a_proxy_on_the_way_is_looked_at_instead_of_the_name() {
     // No DNS server here knows it; the proxy is asked.
     let address = "https://kernex.invalid:7443";
     let findings = examine(address, trust(Some(&ca)), &proxies, NOW, LIMIT).await;
-    let steps: Vec<Step> = findings.iter().map(|finding| finding.step).collect();
-    assert_eq!(steps, [Step::Clock, Step::Proxy], "{findings:?}");
+    let steps: Vec<CheckStep> = findings.iter().map(|finding| finding.step).collect();
+    assert_eq!(steps, [CheckStep::Clock, CheckStep::Proxy], "{findings:?}");
     let fault = first_fault(&findings).unwrap();
     assert!(fault.text.contains("does not lead there"), "{fault:?}");
     assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");

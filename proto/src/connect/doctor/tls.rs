@@ -5,7 +5,7 @@ use std::{error::Error, io, time::Duration};
 use rustls::CertificateError;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Finding, Step};
+use super::{CheckResult, CheckStep};
 use crate::{
     connect::{AddressError, ControlPlane, DialError, proxy::Proxies},
     error::chain,
@@ -19,7 +19,7 @@ const MOST_NAMES: usize = 8;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Begins HTTP/2 without TLS and looks at the first bytes of the answer.
-pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration) -> Finding {
+pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration) -> CheckResult {
     let asked = async {
         stream.writable().await?;
         stream.try_write(PREFACE)?;
@@ -33,8 +33,8 @@ pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration
         }
     };
     let tls = |text: String| {
-        Finding::bad(
-            Step::Tls,
+        CheckResult::bad(
+            CheckStep::Tls,
             text,
             format!("Write https:// instead of http:// in {address}, and give the server's CA."),
         )
@@ -42,7 +42,7 @@ pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration
     match timeout(limit, asked).await {
         // A frame of the kind SETTINGS.
         Ok(Ok(head)) if head.get(3) == Some(&4) => {
-            Finding::good(Step::Tls, "HTTP/2 without TLS, as asked for")
+            CheckResult::good(CheckStep::Tls, "HTTP/2 without TLS, as asked for")
         }
         // A TLS record: an alert, as a rule.
         Ok(Ok(head)) if matches!(head.as_slice(), [20..=23, 3, ..]) => {
@@ -54,18 +54,18 @@ pub(super) async fn plaintext(stream: &TcpStream, address: &str, limit: Duration
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
             tls("the port resets a connection without TLS; it probably expects TLS".to_owned())
         }
-        Ok(Ok(_)) => Finding::bad(
-            Step::Tls,
+        Ok(Ok(_)) => CheckResult::bad(
+            CheckStep::Tls,
             "something else than a control plane answers: it does not speak HTTP/2",
             "Check the port.",
         ),
-        Ok(Err(error)) => Finding::bad(
-            Step::Tls,
+        Ok(Err(error)) => CheckResult::bad(
+            CheckStep::Tls,
             format!("the connection broke: {error}"),
             "Check what is between this machine and the server.",
         ),
-        Err(_) => Finding::bad(
-            Step::Tls,
+        Err(_) => CheckResult::bad(
+            CheckStep::Tls,
             format!("the port takes connections and says nothing for {limit:?}"),
             "Check the port: another program may listen there, or the server is stuck.",
         ),
@@ -79,19 +79,19 @@ pub(super) async fn encrypted(
     proxies: &Proxies,
     now: i64,
     limit: Duration,
-) -> Vec<Finding> {
+) -> Vec<CheckResult> {
     let control_plane = match ControlPlane::verified_by(address, trust, limit) {
         Ok(control_plane) => control_plane.through(proxies),
         Err(AddressError::NoCa(_)) => {
-            return vec![Finding::bad(
-                Step::Certificate,
+            return vec![CheckResult::bad(
+                CheckStep::Certificate,
                 "the CA of this control plane is not known here",
                 "Give the `ca.pem` of the server's data folder.",
             )];
         }
         Err(error) => {
-            return vec![Finding::bad(
-                Step::Address,
+            return vec![CheckResult::bad(
+                CheckStep::Address,
                 error.to_string(),
                 "Correct the address.",
             )];
@@ -99,10 +99,10 @@ pub(super) async fn encrypted(
     };
     match control_plane.dial().await {
         Ok(_) => vec![
-            Finding::good(Step::Tls, "TLS 1.3 and HTTP/2"),
-            Finding::good(Step::Certificate, "made by a CA that is trusted here"),
-            Finding::good(
-                Step::Name,
+            CheckResult::good(CheckStep::Tls, "TLS 1.3 and HTTP/2"),
+            CheckResult::good(CheckStep::Certificate, "made by a CA that is trusted here"),
+            CheckResult::good(
+                CheckStep::Name,
                 format!("the certificate has the name in {address}"),
             ),
         ],
@@ -111,12 +111,12 @@ pub(super) async fn encrypted(
 }
 
 /// Why a dial over TLS failed.
-fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Finding {
+fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> CheckResult {
     const CA: &str = "This may be another control plane, or somebody in between answers for it. After its CA was made anew, \
                       take a fresh `ca.pem` from its data folder; a device enrols again.";
     if let Some(mismatch) = name_mismatch(error) {
-        return Finding::bad(
-            Step::Name,
+        return CheckResult::bad(
+            CheckStep::Name,
             mismatch,
             "Use one of its names in the URL, or start the server with `--public-address` for this one.",
         );
@@ -124,67 +124,69 @@ fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Findi
     if let Some(tls) = tls_error(error) {
         let rustls::Error::InvalidCertificate(why) = tls else {
             return match tls {
-                rustls::Error::InvalidMessage(_) => Finding::bad(
-                    Step::Tls,
+                rustls::Error::InvalidMessage(_) => CheckResult::bad(
+                    CheckStep::Tls,
                     "the port does not speak TLS",
                     format!(
                         "Check the port of {address}; http:// is for a server without TLS on this machine."
                     ),
                 ),
-                other => Finding::bad(
-                    Step::Tls,
+                other => CheckResult::bad(
+                    CheckStep::Tls,
                     format!("TLS failed: {other}"),
                     "The server has to speak TLS 1.3; check what is between.",
                 ),
             };
         };
         return match why {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Finding::bad(
-                Step::Certificate,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => CheckResult::bad(
+                CheckStep::Certificate,
                 "the certificate was not made by a CA that is trusted here",
                 CA,
             ),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Finding::bad(
-                Step::Certificate,
-                format!(
-                    "the certificate has expired by the clock of this machine ({now} s since 1970)"
-                ),
-                "Check the clock; if it is right, restart the server, which renews its certificate.",
-            ),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                CheckResult::bad(
+                    CheckStep::Certificate,
+                    format!(
+                        "the certificate has expired by the clock of this machine ({now} s since 1970)"
+                    ),
+                    "Check the clock; if it is right, restart the server, which renews its certificate.",
+                )
+            }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                Finding::bad(
-                    Step::Clock,
+                CheckResult::bad(
+                    CheckStep::Clock,
                     format!(
                         "the certificate is not valid yet by the clock of this machine ({now} s since 1970)"
                     ),
                     "Set the clock of this machine, or that of the server, which is ahead.",
                 )
             }
-            other => Finding::bad(
-                Step::Certificate,
+            other => CheckResult::bad(
+                CheckStep::Certificate,
                 format!("the certificate is refused: {other}"),
                 CA,
             ),
         };
     }
     match error {
-        DialError::Proxy(..) => Finding::bad(
-            Step::Proxy,
+        DialError::Proxy(..) => CheckResult::bad(
+            CheckStep::Proxy,
             chain(error),
             "Check `--proxy`, `https_proxy` and `no_proxy`, and that the proxy lets CONNECT through to this port.",
         ),
-        DialError::NotHttp2 => Finding::bad(
-            Step::Tls,
+        DialError::NotHttp2 => CheckResult::bad(
+            CheckStep::Tls,
             "the port speaks TLS, but no HTTP/2",
             "Check the port, and whether a proxy in between takes TLS apart.",
         ),
-        DialError::TooSlow(_) => Finding::bad(
-            Step::Tls,
+        DialError::TooSlow(_) => CheckResult::bad(
+            CheckStep::Tls,
             format!("TLS does not begin within {limit:?}"),
             "Check the port: another program may listen there, or the server is stuck.",
         ),
-        other => Finding::bad(
-            Step::Tls,
+        other => CheckResult::bad(
+            CheckStep::Tls,
             format!("TLS broke off: {}", chain(other)),
             "Check the port, and what is between this machine and the server.",
         ),

@@ -78,7 +78,7 @@ where
     W: TryFrom<i32> + TryInto<T>,
 {
     if numbers.len() > MOST {
-        return Err(invalid(field, format!("at most {MOST} values are taken")));
+        return Err(invalid(field, format!("at most {MOST} values are allowed")));
     }
     let known = |number: &i32| {
         let word = W::try_from(*number)
@@ -94,7 +94,7 @@ pub(super) fn few(field: &str, values: Vec<String>) -> Result<Vec<String>, Statu
     if values.len() > MOST || values.iter().any(|value| value.len() > LONGEST) {
         return Err(invalid(
             field,
-            format!("at most {MOST} values of {LONGEST} bytes are taken"),
+            format!("at most {MOST} values of {LONGEST} bytes are allowed"),
         ));
     }
     Ok(values)

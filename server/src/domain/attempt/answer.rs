@@ -1,3 +1,5 @@
+//! What a device is told about its report: a pure function of the change that the report made.
+
 use super::{Attempt, Effect};
 
 /// What a device is told about a report of an attempt that is known here.

@@ -1,3 +1,5 @@
+//! Why a device is away. The names are in rows, on the wire and in output.
+
 use crate::domain::named_enum;
 
 named_enum! {

@@ -18,17 +18,17 @@ pub struct Candidate {
 
 /// Targets in flight by the value of one budget's label. All devices without the label share one
 /// value.
-pub type InFlight = BTreeMap<Option<String>, u32>;
+pub type RunningByValue = BTreeMap<Option<String>, u32>;
 
 /// Takes candidates in order. One for which a budget has no room is skipped.
 #[must_use]
 pub fn choose(
     candidates: Vec<Candidate>,
     budgets: &[Budget],
-    mut in_flight: Vec<InFlight>,
+    mut in_flight: Vec<RunningByValue>,
     at_most: u32,
 ) -> Vec<Uuid> {
-    in_flight.resize_with(budgets.len(), InFlight::new);
+    in_flight.resize_with(budgets.len(), RunningByValue::new);
     let mut chosen = Vec::new();
     for candidate in candidates {
         if chosen.len() >= at_most as usize {

@@ -187,7 +187,7 @@ impl World {
                         target: target.id,
                         values: vec![target.rack.clone()],
                     });
-                let mut racks = InFlight::new();
+                let mut racks = RunningByValue::new();
                 for target in &self.targets {
                     if target.state.is_open() && target.state != State::Held {
                         *racks.entry(target.rack.clone()).or_default() += 1;
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// Plans until nothing is left to do, and checks the limits after each action.
-    fn settle(&mut self) -> Option<Timestamp> {
+    fn plan_until_done(&mut self) -> Option<Timestamp> {
         for _ in 0..2 * self.asked.rollout.phases.len() + 4 {
             self.count();
             let plan = plan(&self.facts, Gate::ALWAYS_OPEN, Some(self.now));
@@ -251,7 +251,7 @@ proptest! {
     fn limits_hold_gates_hold_and_every_deployment_ends(asked in asked()) {
         let fates = asked.fates.clone();
         let mut world = World::new(asked);
-        let mut wake = world.settle();
+        let mut wake = world.plan_until_done();
         for (which, fate, waits) in fates {
             match world.facts.state {
                 DeploymentState::Finished | DeploymentState::Paused => break,
@@ -259,7 +259,7 @@ proptest! {
                     // As an operator does who promotes it.
                     world.facts.state = DeploymentState::Active;
                     world.facts.open += 1;
-                    wake = world.settle();
+                    wake = world.plan_until_done();
                     continue;
                 }
                 _ => {}
@@ -275,7 +275,7 @@ proptest! {
                 let target = *which.get(&flying);
                 world.targets[target].state = fate;
             }
-            wake = world.settle();
+            wake = world.plan_until_done();
         }
         // Four hundred steps are more than forty targets, their phases and their soaking need.
         let ended = matches!(world.facts.state, DeploymentState::Finished | DeploymentState::Paused);

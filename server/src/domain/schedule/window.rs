@@ -17,7 +17,6 @@ use jiff::{
 
 use crate::domain::parse_error::ParseError;
 
-/// Minutes of a day.
 const DAY_MINUTES: i32 = 24 * 60;
 
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];

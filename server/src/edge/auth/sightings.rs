@@ -20,10 +20,10 @@ const MOST_NOTED: usize = 1024;
 const ENROLL: &str = "Enroll";
 
 #[derive(Debug, Default)]
-pub(super) struct Sightings(Mutex<Seen>);
+pub(super) struct Sightings(Mutex<SeenTokens>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenTokens {
     uses: HashMap<TokenId, TokenUse>,
     refusals: HashMap<Refused, Times>,
 }

@@ -55,10 +55,10 @@ pub(super) trait Watch: std::fmt::Debug + Send + Sync {
 
 /// It is in the extensions of each request. Clones are handles of the same connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ConnectionHandle(Arc<Shared>);
+pub(crate) struct ConnectionHandle(Arc<ConnectionState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ConnectionState {
     address: OnceLock<SocketAddr>,
     /// Why it has to be closed; empty until then.
     why: OnceLock<&'static str>,

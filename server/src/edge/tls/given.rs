@@ -34,7 +34,7 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn load(files: GivenFiles) -> anyhow::Result<Self> {
-        let content = Content::read(&files)?;
+        let content = FileContent::read(&files)?;
         Ok(Self {
             current: ArcSwap::from_pointee(content.parse(&files)?),
             seen: Mutex::new(content.digest()),
@@ -49,7 +49,7 @@ impl Given {
     /// Reads the files again. True when they have changed. Files that cannot be used are an error
     /// once, and the certificate that was read before stays.
     pub(super) fn reload(&self) -> anyhow::Result<bool> {
-        let content = Content::read(&self.files)?;
+        let content = FileContent::read(&self.files)?;
         let digest = content.digest();
         if std::mem::replace(&mut *self.seen.lock(), digest) == digest {
             return Ok(false);
@@ -65,12 +65,12 @@ pub(super) fn pins_our_ca(hello: &ClientHello<'_>) -> bool {
     accepted.iter().any(|name| name.as_ref() == CA_HINT)
 }
 
-struct Content {
+struct FileContent {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Content {
+impl FileContent {
     fn read(files: &GivenFiles) -> anyhow::Result<Self> {
         let read = |path: &Path, flag: &str| {
             fs::read(path).with_context(|| format!("cannot read {flag} {}", path.display()))

@@ -1,3 +1,5 @@
+//! Why the store did not do something. `error/table.rs` gives each error its status.
+
 use std::fmt::Display;
 
 /// What the store answers.

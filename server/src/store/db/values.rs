@@ -8,7 +8,7 @@ use crate::store::db::error::Result;
 
 /// Parses a name that this program wrote. Any other text comes from a newer version, or was written
 /// by hand.
-pub(crate) fn named<T>(
+pub(crate) fn parse_name<T>(
     what: &str,
     text: &str,
     parse: impl Fn(&str) -> Option<T>,

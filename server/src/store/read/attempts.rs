@@ -11,7 +11,7 @@ use crate::{
     store::{
         db::{
             error::Result,
-            values::{named, unsigned},
+            values::{parse_name, unsigned},
         },
         entity::{attempt, stored::Stored},
         read::scope::View,
@@ -20,18 +20,18 @@ use crate::{
 
 /// The state that a row names.
 pub(crate) fn state(text: &str) -> Result<State, DbErr> {
-    named("state", text, State::parse)
+    parse_name("state", text, State::parse)
 }
 
 /// The reason that a row names, if it has one.
 pub(crate) fn reason(text: Option<&str>) -> Result<Option<FailureReason>, DbErr> {
-    let reason = |text| named("reason", text, FailureReason::parse);
+    let reason = |text| parse_name("reason", text, FailureReason::parse);
     text.map(reason).transpose()
 }
 
 /// The step that a row names, if it has one.
 pub(crate) fn step(text: Option<&str>) -> Result<Option<Step>, DbErr> {
-    let step = |text| named("step", text, Step::parse);
+    let step = |text| parse_name("step", text, Step::parse);
     text.map(step).transpose()
 }
 

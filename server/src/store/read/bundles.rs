@@ -14,7 +14,7 @@ use crate::{
         db::{
             error::{Result, StoreError, not_found},
             page::{Page, Paged},
-            values::{clean, digest, named, unsigned},
+            values::{clean, digest, parse_name, unsigned},
         },
         entity::{bundle, signature},
         read::scope::{Scope, View},
@@ -186,7 +186,7 @@ pub(crate) fn bundle_from(row: bundle::Model) -> Result<BundleRow, DbErr> {
         id: row.id.uuid(),
         digest: digest(&row.digest)?,
         size: unsigned(row.size),
-        format: named("format", &row.format, parse_format)?,
+        format: parse_name("format", &row.format, parse_format)?,
         name: row.name,
         version: row.version,
         manifest_json: row.manifest_json,

@@ -14,13 +14,13 @@ use crate::{
     store::{
         db::{
             error::Result,
-            values::{named, unsigned},
+            values::{parse_name, unsigned},
         },
         entity::{
             bundle, deployment, signature,
             stored::{BundleId, Stored},
         },
-        read::{bundles::parse_format, due_rows::Row},
+        read::{bundles::parse_format, due_rows::DueRow},
     },
 };
 
@@ -84,7 +84,7 @@ pub(crate) fn of_open_targets(
     Ok(targets.map(command).collect())
 }
 
-pub(crate) fn stop(row: &Row) -> (Option<Stored<BundleId>>, DueCommand) {
+pub(crate) fn stop(row: &DueRow) -> (Option<Stored<BundleId>>, DueCommand) {
     let command = DueCommand {
         device: row.device_id.0,
         attempt: attempt_id(row),
@@ -103,7 +103,7 @@ pub(crate) fn stop(row: &Row) -> (Option<Stored<BundleId>>, DueCommand) {
 
 /// A deploy, with its bundle, whose signatures are still to be added.
 pub(crate) fn deploy(
-    row: &Row,
+    row: &DueRow,
     now: Timestamp,
 ) -> Result<Option<(Option<Stored<BundleId>>, DueCommand)>> {
     let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
@@ -167,7 +167,7 @@ impl Content<'_> {
             version: self.version.to_owned(),
             digest: self.digest.to_owned(),
             size_bytes: unsigned(self.size),
-            format: named("format", self.format, parse_format)?.into(),
+            format: parse_name("format", self.format, parse_format)?.into(),
             deployment_id: deployment.to_string(),
             signatures: Vec::new(),
             execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
@@ -182,13 +182,13 @@ fn micros(value: i64) -> Duration {
     Duration::from_micros(unsigned(value))
 }
 
-fn attempt_id(row: &Row) -> AttemptId {
+fn attempt_id(row: &DueRow) -> AttemptId {
     AttemptId {
         target: row.target_id.0,
         number: u32::try_from(row.number).unwrap_or(0),
     }
 }
 
-fn run(row: &Row) -> u32 {
+fn run(row: &DueRow) -> u32 {
     row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(1)
 }

@@ -14,7 +14,7 @@ use crate::{
         rollout::{Counts, DeploymentState},
     },
     store::{
-        db::{error::Result, values::named},
+        db::{error::Result, values::parse_name},
         entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::state,
@@ -97,7 +97,7 @@ impl View {
             .map(|state| (*state, 0))
             .collect::<Vec<_>>();
         for row in rows {
-            let state = named("state", &row.state, DeploymentState::parse)?;
+            let state = parse_name("state", &row.state, DeploymentState::parse)?;
             for (of, n) in &mut counts {
                 if *of == state {
                     *n = usize::try_from(row.n).unwrap_or(usize::MAX);

@@ -20,7 +20,7 @@ use crate::{
             error::{Result, not_found},
             page::{Page, Paged},
             transaction::Tx,
-            values::{clean, digest, named as known, unsigned},
+            values::{clean, digest, parse_name, unsigned},
         },
         entity::{deployment, phase, schedule, stored::Stored, target},
         read::{
@@ -182,7 +182,10 @@ pub(crate) async fn created_deployment(tx: &Tx, id: DeploymentId) -> Result<Crea
 }
 
 /// The deployment of this name. An empty name names none.
-pub(crate) async fn named<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<DeploymentId>> {
+pub(crate) async fn id_by_name<C: ConnectionTrait>(
+    db: &C,
+    name: &str,
+) -> Result<Option<DeploymentId>> {
     if name.is_empty() {
         return Ok(None);
     }
@@ -267,7 +270,7 @@ fn deployment_from(
         Some(terms) => (Some(terms.schedule), terms.dynamic),
         None => (None, None),
     };
-    let state = known("state", &row.state, DeploymentState::parse)?;
+    let state = parse_name("state", &row.state, DeploymentState::parse)?;
     let rollout = (row.phase_count > 0)
         .then(|| rollout(&row, phases))
         .transpose()?;
@@ -300,7 +303,7 @@ fn deployment_from(
         state,
         result: row
             .result
-            .map(|text| known("result", &text, DeploymentResult::parse))
+            .map(|text| parse_name("result", &text, DeploymentResult::parse))
             .transpose()?,
         name: row.name,
         // The row keeps the reason after the pause is over.

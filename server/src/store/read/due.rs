@@ -24,7 +24,7 @@ use crate::{
         },
         read::{
             commands::{self, DueCommand, DueKind},
-            due_rows::{Row, queue},
+            due_rows::{DueRow, queue},
             joined::read_rows,
             schedules,
         },
@@ -74,7 +74,7 @@ impl Store {
         let mut schedules = ScheduleCache::default();
         for chunk in devices.chunks(ID_CHUNK) {
             let mut head = None;
-            for row in read_rows::<Row, _>(self.reader(), &queue(chunk)).await? {
+            for row in read_rows::<DueRow, _>(self.reader(), &queue(chunk)).await? {
                 let queue = (row.device_id, row.bundle_name.clone());
                 let is_head = head.as_ref() != Some(&queue);
                 head = Some(queue);
@@ -130,7 +130,7 @@ impl Store {
 /// How long the first attempt of a queue has to wait: zero when it is due, none when time alone
 /// does not make it due soon.
 fn wait(
-    row: &Row,
+    row: &DueRow,
     epoch: i64,
     time: Option<Timestamp>,
     now: Timestamp,
@@ -149,7 +149,7 @@ fn wait(
 /// Without a trusted clock no deadline has passed. Nothing of a paused deployment begins. An
 /// attempt that was accepted but never pushed, by these rows, is pushed again: after a restore the
 /// device knows more than the rows, and a repetition does no harm.
-fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
+fn is_new(row: &DueRow, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
     let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
@@ -160,11 +160,11 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
 }
 
 /// Whether the device has been silent so long since the push that the push may be lost.
-fn is_unheard(row: &Row, now: Option<Timestamp>) -> bool {
+fn is_unheard(row: &DueRow, now: Option<Timestamp>) -> bool {
     now.is_some_and(|now| now.since(Timestamp(row.updated_at)) >= UNHEARD)
 }
 
-fn is_at_work(row: &Row) -> bool {
+fn is_at_work(row: &DueRow) -> bool {
     row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
@@ -175,7 +175,7 @@ struct ScheduleCache(BTreeMap<Stored<DeploymentId>, Option<Schedule>>);
 
 impl ScheduleCache {
     /// How long an attempt has to wait until time allows it to begin, when that is soon.
-    fn begins_within(&mut self, row: &Row, now: Option<Timestamp>) -> Option<Duration> {
+    fn begins_within(&mut self, row: &DueRow, now: Option<Timestamp>) -> Option<Duration> {
         let Some(windows) = &row.windows else {
             return Some(Duration::ZERO);
         };
@@ -197,7 +197,7 @@ impl ScheduleCache {
 }
 
 /// How long until the delay that the device asked for is over, when that is soon.
-fn granted_within(row: &Row, now: Timestamp) -> Option<Duration> {
+fn granted_within(row: &DueRow, now: Timestamp) -> Option<Duration> {
     let due = Timestamp(row.run_due_at.filter(|_| is_at_work(row))?);
     // 0 when it has passed.
     let wait = due.since(now);

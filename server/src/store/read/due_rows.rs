@@ -17,7 +17,7 @@ use crate::store::{
 
 /// An unresolved attempt with everything a command says about it.
 #[derive(FromQueryResult)]
-pub(crate) struct Row {
+pub(crate) struct DueRow {
     pub(crate) target_id: Stored<TargetId>,
     pub(crate) number: i32,
     pub(crate) device_id: Stored<DeviceId>,

@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::{
     domain::{
         attempt::State,
-        rollout::{Budget, Candidate, InFlight, choose},
+        rollout::{Budget, Candidate, RunningByValue, choose},
     },
     store::{
         db::error::Result,
@@ -79,7 +79,7 @@ async fn in_flight_by_label<C: ConnectionTrait>(
     db: &C,
     deployment: Stored<DeploymentId>,
     budget: &Budget,
-) -> Result<InFlight> {
+) -> Result<RunningByValue> {
     #[derive(FromQueryResult)]
     struct Row {
         value: Option<String>,
@@ -104,7 +104,7 @@ fn candidates(
     through: u32,
     at_most: u32,
     budgets: &[Budget],
-    in_flight: &[InFlight],
+    in_flight: &[RunningByValue],
 ) -> SelectStatement {
     let mut query = unresolved_attempts(deployment);
     query

@@ -14,9 +14,7 @@ use crate::{
 pub struct NewDeployment {
     /// "name:version" or digest.
     pub bundle: String,
-    /// Devices by id.
     pub device_ids: Vec<DeviceId>,
-    /// Devices by name.
     pub device_names: Vec<String>,
     /// Devices by label; none selects none.
     pub selector: Option<Selector>,

@@ -15,7 +15,7 @@ use crate::{
         db::{
             error::Result,
             sizes::ID_CHUNK,
-            values::{named, unsigned},
+            values::{parse_name, unsigned},
         },
         entity::{deployment, phase, stored::Stored},
         read::counts::PhaseCounts,
@@ -52,7 +52,7 @@ pub(crate) fn rollout(row: &deployment::Model, phases: &[phase::Model]) -> Resul
         max_in_flight: row.max_in_flight.and_then(|most| u32::try_from(most).ok()),
         budgets: budgets(row)?,
         approval: row.approval,
-        on_failure: named("on_failure", &row.on_failure, OnFailure::parse)?,
+        on_failure: parse_name("on_failure", &row.on_failure, OnFailure::parse)?,
     })
 }
 
@@ -70,12 +70,12 @@ pub(crate) fn facts(
         forgiven: u32::try_from(phase.forgiven).unwrap_or(0),
     });
     Ok(RolloutFacts {
-        state: named("state", &row.state, DeploymentState::parse)?,
+        state: parse_name("state", &row.state, DeploymentState::parse)?,
         open: u32::try_from(row.phase).unwrap_or(0),
         phases: phases.collect(),
         max_in_flight: row.max_in_flight.and_then(|most| u32::try_from(most).ok()),
         approval: row.approval,
-        on_failure: named("on_failure", &row.on_failure, OnFailure::parse)?,
+        on_failure: parse_name("on_failure", &row.on_failure, OnFailure::parse)?,
         lingers: false,
     })
 }

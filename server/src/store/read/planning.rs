@@ -9,7 +9,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            values::{named, unsigned},
+            values::{parse_name, unsigned},
         },
         entity::stored::Stored,
         read::{
@@ -71,7 +71,7 @@ impl View {
                 version: bundle.version,
                 digest: bundle.digest,
                 size_bytes: unsigned(bundle.size),
-                format: named("format", &bundle.format, parse_format)?.into(),
+                format: parse_name("format", &bundle.format, parse_format)?.into(),
                 execution_ms: u64::try_from(new.execution.as_millis()).unwrap_or(u64::MAX),
                 ..v1::Deploy::default()
             },

@@ -15,7 +15,7 @@ use crate::{
             error::{Result, not_found},
             page::{Page, Paged},
             store::Store,
-            values::{clean, named},
+            values::{clean, parse_name},
         },
         entity::{enrollment_token, operator_token},
         read::scope::{Scope, View},
@@ -57,7 +57,6 @@ impl Principal {
 /// The token behind a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownToken {
-    /// It works.
     Works(Principal),
     /// It works no more.
     Ended(Principal, TokenEnd),
@@ -142,7 +141,7 @@ impl Store {
         };
         let principal = Principal {
             token_id: row.id.0,
-            role: named("role", &row.role, Role::parse)?,
+            role: parse_name("role", &row.role, Role::parse)?,
             name: row.name,
             expires_at: Timestamp(row.expires_at),
         };
@@ -226,7 +225,7 @@ pub(crate) async fn working_token<C: ConnectionTrait>(
 pub(crate) fn operator_token_from(row: operator_token::Model) -> Result<OperatorTokenRow> {
     Ok(OperatorTokenRow {
         id: row.id.0,
-        role: named("role", &row.role, Role::parse)?,
+        role: parse_name("role", &row.role, Role::parse)?,
         name: row.name,
         created_by: row.created_by,
         created_at: Timestamp(row.created_at),

@@ -17,7 +17,7 @@ use crate::{
             error::Result,
             sizes::{ID_CHUNK, padded},
             store::Store,
-            values::named,
+            values::parse_name,
         },
         entity::{attempt, deployment, device, stored::Stored},
         read::{
@@ -75,7 +75,7 @@ impl Store {
         row: &deployment::Model,
         targets: &[WaitingTarget],
     ) -> Result<HashMap<Stored<TargetId>, Waiting>> {
-        let state = named("state", &row.state, DeploymentState::parse)?;
+        let state = parse_name("state", &row.state, DeploymentState::parse)?;
         if targets.is_empty() {
             return Ok(HashMap::new());
         }

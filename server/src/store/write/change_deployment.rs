@@ -14,7 +14,7 @@ use crate::{
             error::Result,
             new_event::Subject,
             transaction::{Deciding, Tx},
-            values::named,
+            values::parse_name,
         },
         entity::{attempt, deployment, phase, stored::Stored},
         read::attempts::is_unresolved,
@@ -32,7 +32,7 @@ impl DeploymentChange {
     /// The columns as they are.
     pub(crate) fn of(row: &deployment::Model) -> Result<Self, DbErr> {
         Ok(Self {
-            state: named("state", &row.state, DeploymentState::parse)?,
+            state: parse_name("state", &row.state, DeploymentState::parse)?,
             phase: u32::try_from(row.phase).unwrap_or(0),
             paused_reason: row.paused_reason.clone(),
         })

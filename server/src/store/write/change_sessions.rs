@@ -48,7 +48,7 @@ impl SessionChange {
         }
     }
 
-    const fn act(&self) -> Act {
+    const fn commit_act(&self) -> Act {
         match self {
             Self::Open(_) => Act::CommitSession,
             Self::Confirm(..) | Self::Ail(..) => Act::CommitReady,
@@ -69,7 +69,7 @@ impl Store {
             return Ok(Vec::new());
         };
         // Most changes come alone. A mixed group has the name of its first one.
-        self.decide_as(first.act(), |tx| async move {
+        self.decide_as(first.commit_act(), |tx| async move {
             let mut answers = BTreeMap::new();
             for round in rounds(changes) {
                 commit_round(&tx, changes, &round, &mut answers).await?;

@@ -24,7 +24,8 @@ use crate::{
             bundles::find_signed_bundle,
             commands,
             deployments::{
-                CreatedDeployment, all_targets_open, created_deployment, find_deployment, named,
+                CreatedDeployment, all_targets_open, created_deployment, find_deployment,
+                id_by_name,
             },
             new_deployment::NewDeployment,
             selected_devices::select_devices,
@@ -73,7 +74,7 @@ pub(crate) async fn fan_out(
     caller: &Caller,
     new: &NewDeployment,
 ) -> Result<CreatedDeployment> {
-    if let Some(other) = named(&tx.db, &new.terms.name).await? {
+    if let Some(other) = id_by_name(&tx.db, &new.terms.name).await? {
         return Err(StoreError::AlreadyExists {
             kind: "deployment",
             id: new.terms.name.clone(),

@@ -33,7 +33,6 @@ pub struct NewOperatorToken {
     /// Names its holder.
     pub name: String,
     pub role: Role,
-    /// Hash of the secret.
     pub hash: Digest,
     pub ttl: Duration,
 }
@@ -57,7 +56,6 @@ pub struct AdminToken {
 #[derive(Debug, Clone)]
 pub struct NewEnrollmentToken {
     pub id: TokenId,
-    /// Hash of the secret.
     pub secret_hash: Digest,
     /// How many new devices it lets in.
     pub uses: u32,

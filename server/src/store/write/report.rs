@@ -1,3 +1,5 @@
+//! Reports of devices, as the session hands them to the recorder and the recorder to the store.
+
 use kernex_proto::{
     ids::{AttemptId, DeviceId, JournalId},
     v1,
