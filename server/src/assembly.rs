@@ -10,7 +10,6 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use uuid::Uuid;
 
 use crate::{
     api::{self, Api, ApiSettings, agents::ENROLMENTS, feed::Feed},
@@ -31,7 +30,7 @@ use crate::{
     revocations::Revocation,
     session::{HANDSHAKES, SessionCommitter, SessionSettings, Sessions},
     startup::Foundation,
-    store::Scope,
+    store::{ReplicaId, Scope},
     upkeep::{self, open_phases},
 };
 
@@ -41,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What most parts are given.
 pub(crate) struct Assembly {
     pub(crate) foundation: Foundation,
-    pub(crate) replica: Uuid,
+    pub(crate) replica: ReplicaId,
     pub(crate) registry: Arc<Registry>,
     /// Asks all parts to finish.
     pub(crate) soft: CancellationToken,
@@ -55,7 +54,7 @@ pub(crate) struct Assembly {
 impl Assembly {
     pub(crate) fn new(
         foundation: Foundation,
-        replica: Uuid,
+        replica: ReplicaId,
         tasks: Tasks,
         soft: CancellationToken,
     ) -> Self {

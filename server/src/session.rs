@@ -26,7 +26,6 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{Instrument as _, Span};
-use uuid::Uuid;
 
 pub use self::{
     committer::SessionCommitter,
@@ -53,7 +52,7 @@ use crate::{
     metrics::Metrics,
     preflight::PlanQuestions,
     recorder::{Recorder, Submission},
-    store::Store,
+    store::{ReplicaId, Store},
 };
 
 /// Handshakes worked on at once: as many as one transaction opens together ([`SessionCommitter`]).
@@ -88,7 +87,7 @@ pub struct Sessions {
 pub struct SessionSettings {
     pub cluster: ClusterId,
     /// Tells this process from the other replicas.
-    pub replica: Uuid,
+    pub replica: ReplicaId,
     /// Time between heartbeats that Welcome asks for.
     pub heartbeat_interval: Duration,
     /// Oldest revision of the protocol that an agent may prove itself by; see `--min-protocol`.

@@ -49,6 +49,7 @@ pub use read::device_keys::RevokedKey;
 pub use write::revoke::REVOCATIONS_KEPT;
 
 // Bundles without their bytes; which bytes a session may have.
+pub use entity::stored::BundleId;
 pub use read::{bundles::BundleRow, downloads::DownloadError};
 pub use write::insert_bundle::NewBundle;
 
@@ -84,7 +85,9 @@ pub use write::{
     steer::Steered,
 };
 
-// Sessions of devices: how they open and end, which commands are due in them, and what comes in.
+// Sessions of devices: the replica that has them, how they open and end, which commands are due in
+// them, and what comes in.
+pub use entity::stored::ReplicaId;
 pub use read::{
     commands::{DueCommand, DueKind},
     due::Due,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kernex_proto::service;
 use rand::RngExt as _;
-use uuid::Uuid;
 
 use crate::{
     assembly::Assembly,
@@ -16,7 +15,7 @@ use crate::{
     lifecycle::{Shutdown, Tasks},
     parts::Parts,
     startup::{self, announce},
-    store::Store,
+    store::{ReplicaId, Store},
     upkeep,
 };
 
@@ -44,7 +43,7 @@ pub async fn run(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
-    let replica = Uuid::new_v4();
+    let replica = ReplicaId::generate();
     foundation
         .store
         .close_replica_sessions(replica, AwayReason::ServerGone)
@@ -113,7 +112,7 @@ pub async fn run(
     failure.map_or(Ok(()), Err)
 }
 
-async fn release_replica(store: Store, replica: Uuid) {
+async fn release_replica(store: Store, replica: ReplicaId) {
     let leaving = async {
         if let Err(error) = store
             .close_replica_sessions(replica, AwayReason::Drained)

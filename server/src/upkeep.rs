@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     delivery::{
@@ -16,7 +15,7 @@ use crate::{
     },
     edge::{auth::Authenticator, tls::Identity},
     error::chain,
-    store::{LEASE_GRACE, Retention, Store, StoreError},
+    store::{LEASE_GRACE, ReplicaId, Retention, Store, StoreError},
 };
 
 /// How long other replicas believe that this one lives.
@@ -47,7 +46,7 @@ const RELOAD_CERTIFICATE: Duration = Duration::from_secs(10);
 pub(crate) async fn lease(
     store: Store,
     registry: Arc<Registry>,
-    replica: Uuid,
+    replica: ReplicaId,
     stop: CancellationToken,
 ) {
     let renewing = async {
@@ -79,7 +78,11 @@ pub(crate) async fn lease(
     run_until(stop, renewing).await;
 }
 
-async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(), StoreError> {
+async fn end_lost(
+    store: &Store,
+    registry: &Registry,
+    replica: ReplicaId,
+) -> Result<(), StoreError> {
     let here = registry.online();
     for (device, epoch) in store.sessions_lost(replica, &here).await? {
         if let Some(session) = registry.get(device).filter(|it| it.epoch == epoch) {

@@ -14,7 +14,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     HANDSHAKES,
@@ -24,7 +23,9 @@ use crate::{
     domain::device::away::Away,
     error::chain,
     metrics::Metrics,
-    store::{OpenSession, OpenedSession, SessionChange, SessionChanged, Store, StoreError},
+    store::{
+        OpenSession, OpenedSession, ReplicaId, SessionChange, SessionChanged, Store, StoreError,
+    },
 };
 
 /// Changes that may wait: all handshakes there can be at once, and as many ends.
@@ -45,7 +46,7 @@ pub struct Claim {
     pub hello: Hello,
     /// Hash of the session token that it gets if its proof holds.
     pub token_hash: Digest,
-    pub replica: Uuid,
+    pub replica: ReplicaId,
 }
 
 #[derive(Debug)]

@@ -237,7 +237,7 @@ async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: D
                 .await
                 .unwrap()
                 .device,
-            device.id.0
+            device.id
         );
     }
     assert!(matches!(

@@ -15,8 +15,8 @@ use kernex_server::{
     store::{
         BundleRow, CreatedDeployment, DueKind, HeldAttempt, IncomingReport, NewBundle,
         NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, OperatorStore, Page,
-        ReportEvent, Scope, SessionChange, SessionChanged, Store, StoreError, Target, TargetFilter,
-        Terms, View,
+        ReplicaId, ReportEvent, Scope, SessionChange, SessionChanged, Store, StoreError, Target,
+        TargetFilter, Terms, View,
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -43,7 +43,7 @@ pub(super) struct Fixture {
     /// What operators ask.
     pub(super) view: View,
     pub(super) clock: Clock,
-    pub(super) replica: Uuid,
+    pub(super) replica: ReplicaId,
     pub(super) url: String,
     _folder: TempDir,
 }
@@ -66,7 +66,7 @@ impl Fixture {
         let clock = Clock::system();
         let store = Store::open(&url, clock.clone()).await.unwrap();
         store.migrate().await.unwrap();
-        let replica = Uuid::now_v7();
+        let replica = ReplicaId::generate();
         store.renew_lease(replica, HOUR * 24 * 365).await.unwrap();
         let operators = store.for_operators();
         Self {

@@ -10,11 +10,10 @@ use kernex_server::{
         device::{DeviceStatus, away::AwayReason},
     },
     store::{
-        DownloadError, NewEnrollmentToken, OpenSession, ReportEvent, SessionChange, SessionChanged,
-        StoreError,
+        DownloadError, NewEnrollmentToken, OpenSession, ReplicaId, ReportEvent, SessionChange,
+        SessionChanged, StoreError,
     },
 };
-use uuid::Uuid;
 
 use super::fixture::{Device, Fixture, MINUTE, caller, succeeded, token};
 
@@ -288,7 +287,7 @@ async fn a_session_ends_when_another_replica_opens_a_newer_one(database: Databas
         []
     );
     let elsewhere = OpenSession {
-        replica: Uuid::now_v7(),
+        replica: ReplicaId::generate(),
         ..fixture.opening(&device, first.epoch, &[])
     };
     fixture.open(elsewhere).await.unwrap();

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
+use kernex_proto::ids::TargetId;
 
 use super::shape::Budget;
 
 /// A held target that may be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    pub target: Uuid,
+    pub target: TargetId,
     /// For each budget, in their order: the value of its label on this device. `None` where the
     /// device lacks the label.
     pub values: Vec<Option<String>>,
@@ -27,7 +27,7 @@ pub fn choose(
     budgets: &[Budget],
     mut in_flight: Vec<RunningByValue>,
     at_most: u32,
-) -> Vec<Uuid> {
+) -> Vec<TargetId> {
     in_flight.resize_with(budgets.len(), RunningByValue::new);
     let mut chosen = Vec::new();
     for candidate in candidates {

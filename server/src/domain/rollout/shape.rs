@@ -3,8 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use kernex_proto::ids::Digest;
-use uuid::Uuid;
+use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
 
 use crate::domain::named_enum;
 
@@ -301,9 +300,9 @@ impl Rollout {
     #[must_use]
     pub fn places(
         &self,
-        deployment: Uuid,
-        devices: impl IntoIterator<Item = Uuid>,
-    ) -> Vec<(Uuid, TargetPlace)> {
+        deployment: DeploymentId,
+        devices: impl IntoIterator<Item = DeviceId>,
+    ) -> Vec<(DeviceId, TargetPlace)> {
         let mut order: Vec<_> = devices
             .into_iter()
             .map(|device| (rank(deployment, device), device))
@@ -334,8 +333,8 @@ pub struct TargetPlace {
 /// A number that looks random, and is always the same for one deployment and device. So canaries
 /// differ between deployments, and a repeated request has the same order.
 #[must_use]
-pub fn rank(deployment: Uuid, device: Uuid) -> i64 {
-    let digest = Digest::of(&[deployment.into_bytes(), device.into_bytes()].concat());
+pub fn rank(deployment: DeploymentId, device: DeviceId) -> i64 {
+    let digest = Digest::of(&[deployment.0.into_bytes(), device.0.into_bytes()].concat());
     let first = digest.0.first_chunk().copied().unwrap_or_default();
     (u64::from_be_bytes(first) >> 1) as i64
 }

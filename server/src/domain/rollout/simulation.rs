@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use proptest::{prelude::*, sample::Index};
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 struct Target {
-    id: Uuid,
+    id: TargetId,
     phase: u32,
     rack: Option<String>,
     state: State,
@@ -93,14 +94,14 @@ struct World {
 
 impl World {
     fn new(asked: Asked) -> Self {
-        let devices = (0..asked.racks.len()).map(|n| Uuid::from_u128(n as u128));
-        let places = asked.rollout.places(Uuid::nil(), devices);
+        let devices = (0..asked.racks.len()).map(|n| DeviceId(Uuid::from_u128(n as u128)));
+        let places = asked.rollout.places(DeploymentId(Uuid::nil()), devices);
         let targets = places
             .into_iter()
             .map(|(device, place)| Target {
-                id: device,
+                id: TargetId(device.0),
                 phase: place.phase,
-                rack: match asked.racks[device.as_u128() as usize] {
+                rack: match asked.racks[device.0.as_u128() as usize] {
                     0 => None,
                     rack => Some(rack.to_string()),
                 },

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use uuid::Uuid;
 
 use super::*;
@@ -171,17 +172,19 @@ fn what_makes_no_sense_is_refused_with_its_field() {
 
 #[test]
 fn every_target_has_a_phase_and_the_order_is_its_own_for_each_deployment() {
-    let devices: Vec<Uuid> = (0..50).map(Uuid::from_u128).collect();
+    let deployment = |n| DeploymentId(Uuid::from_u128(n));
+    let devices = (0..50).map(|n| DeviceId(Uuid::from_u128(n)));
+    let devices: Vec<DeviceId> = devices.collect();
     let asked = rollout(&[count(1), share(10.0)]).checked().unwrap();
-    let one = asked.places(Uuid::from_u128(1), devices.clone());
+    let one = asked.places(deployment(1), devices.clone());
     assert_eq!(
         one,
-        asked.places(Uuid::from_u128(1), devices.iter().rev().copied())
+        asked.places(deployment(1), devices.iter().rev().copied())
     );
     let of = |phase| one.iter().filter(|(_, place)| place.phase == phase).count();
     assert_eq!((of(1), of(2), of(3)), (1, 4, 45));
     assert!(one.is_sorted_by_key(|(_, place)| (place.phase, place.rank)));
-    let first = |n| asked.places(Uuid::from_u128(n), devices.clone())[0].0;
+    let first = |n| asked.places(deployment(n), devices.clone())[0].0;
     assert!(
         (2..20).any(|n| first(n) != first(1)),
         "always the same canary"

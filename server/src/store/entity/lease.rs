@@ -2,11 +2,13 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::store::entity::stored::{ReplicaId, Stored};
+
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "leases")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub replica: Uuid,
+    pub replica: Stored<ReplicaId>,
     pub expires_at: i64,
 }
 

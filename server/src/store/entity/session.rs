@@ -3,7 +3,7 @@
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::entity::prelude::*;
 
-use crate::store::entity::stored::Stored;
+use crate::store::entity::stored::{ReplicaId, Stored};
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "sessions")]
@@ -12,7 +12,7 @@ pub struct Model {
     pub device_id: Stored<DeviceId>,
     pub epoch: i64,
     /// The server that holds it.
-    pub replica: Uuid,
+    pub replica: Stored<ReplicaId>,
     /// SHA-256 of the session token in lower-case hex.
     pub token_hash: String,
     /// The journal the agent came with.

@@ -40,6 +40,7 @@ row_id!(
     DeploymentId,
     DeviceId,
     JournalId,
+    ReplicaId,
     TargetId,
     TokenId
 );
@@ -47,6 +48,39 @@ row_id!(
 /// A bundle's row; outside of the store a bundle is named by its name and version, or its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleId(pub Uuid);
+
+/// One run of a server, from its start to its stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId(pub Uuid);
+
+impl ReplicaId {
+    /// The id of a server that starts.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+/// Ids in the answers that are kept as JSON for repeated requests.
+pub(crate) mod as_uuid {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use uuid::Uuid;
+
+    use crate::store::entity::stored::RowId;
+
+    pub(crate) fn serialize<T: RowId, S: Serializer>(
+        id: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        id.to_uuid().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: RowId, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        Uuid::deserialize(deserializer).map(T::from_uuid)
+    }
+}
 
 impl<T: RowId> Stored<T> {
     /// No id that was ever made; less than all of them.
@@ -73,7 +107,13 @@ impl<T: RowId> std::fmt::Display for Stored<T> {
 
 impl<T: RowId> serde::Serialize for Stored<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.uuid().serialize(serializer)
+        as_uuid::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de, T: RowId> serde::Deserialize<'de> for Stored<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        as_uuid::deserialize(deserializer).map(Self)
     }
 }
 

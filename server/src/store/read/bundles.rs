@@ -5,7 +5,6 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder,
     QuerySelect, Select,
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -16,7 +15,7 @@ use crate::{
             page::{Page, Paged},
             values::{clean, digest, parse_name, unsigned},
         },
-        entity::{bundle, signature},
+        entity::{bundle, signature, stored::BundleId},
         read::scope::{Scope, View},
     },
 };
@@ -27,7 +26,7 @@ const MOST_ALIKE: u64 = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleRow {
     /// Its row.
-    pub id: Uuid,
+    pub id: BundleId,
     pub name: String,
     pub version: String,
     /// SHA-256 of the bytes.
@@ -183,7 +182,7 @@ pub(crate) fn parse_format(text: &str) -> Option<v1::BundleFormat> {
 
 pub(crate) fn bundle_from(row: bundle::Model) -> Result<BundleRow, DbErr> {
     Ok(BundleRow {
-        id: row.id.uuid(),
+        id: row.id.0,
         digest: digest(&row.digest)?,
         size: unsigned(row.size),
         format: parse_name("format", &row.format, parse_format)?,

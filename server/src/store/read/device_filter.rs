@@ -7,7 +7,6 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
     sea_query::{Expr, ExprTrait, LikeExpr},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,7 +16,10 @@ use crate::{
     },
     store::{
         db::values::clean,
-        entity::{device, device_drift, device_release, heartbeat, session},
+        entity::{
+            device, device_drift, device_release, heartbeat, session,
+            stored::{ReplicaId, Stored},
+        },
         read::selectors::candidates,
     },
 };
@@ -69,7 +71,7 @@ impl DeviceFilter {
         &self,
         devices: Select<device::Entity>,
         now: Timestamp,
-        replicas: &[Uuid],
+        replicas: &[Stored<ReplicaId>],
     ) -> Select<device::Entity> {
         let mut all = Condition::all();
         if !self.statuses.is_empty() {
@@ -118,7 +120,7 @@ fn is_of_device<C: sea_orm::sea_query::IntoColumnRef>(column: C) -> Expr {
     Expr::col(column).equals((device::Entity, device::Column::Id))
 }
 
-fn has_status(status: DeviceStatus, replicas: &[Uuid]) -> Condition {
+fn has_status(status: DeviceStatus, replicas: &[Stored<ReplicaId>]) -> Condition {
     let conflicted = Expr::col((device::Entity, device::Column::Conflicted));
     let sessions = session::Entity::find()
         .select_only()

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use sea_orm::{
     ColumnTrait, ExprTrait, FromQueryResult, PaginatorTrait, QueryFilter, QuerySelect, Select,
-    prelude::Uuid,
     sea_query::{Expr, Query},
 };
 
@@ -13,7 +12,10 @@ use crate::{
     metrics::TOKEN_ENDS,
     store::{
         db::{error::Result, values::unsigned},
-        entity::{bundle, device, operator_token, session},
+        entity::{
+            bundle, device, operator_token, session,
+            stored::{ReplicaId, Stored},
+        },
         read::scope::View,
     },
 };
@@ -37,7 +39,7 @@ impl View {
             conflicted: bool,
             n: i64,
         }
-        let grouped = |only_online: Option<&[Uuid]>| {
+        let grouped = |only_online: Option<&[Stored<ReplicaId>]>| {
             let query = self
                 .rows::<device::Entity>()
                 .select_only()

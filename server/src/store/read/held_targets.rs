@@ -46,12 +46,12 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
             .map(|index| row.try_get::<Option<String>>("", &format!("value{index}")))
             .collect::<Result<_, _>>()?;
         found.push(Candidate {
-            target: row.try_get::<Stored<TargetId>>("", "id")?.uuid(),
+            target: row.try_get::<Stored<TargetId>>("", "id")?.0,
             values,
         });
     }
     let chosen = choose(found, budgets, in_flight, at_most);
-    Ok(chosen.into_iter().map(|id| Stored(TargetId(id))).collect())
+    Ok(chosen.into_iter().map(Stored).collect())
 }
 
 /// Latest attempts of a deployment's targets that may still change.

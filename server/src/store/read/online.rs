@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, store::Store},
-    entity::{lease, session, stored::Stored},
+    entity::{
+        lease, session,
+        stored::{ReplicaId, Stored},
+    },
 };
 
 impl Store {
@@ -32,7 +34,10 @@ impl Store {
     }
 
     /// The servers whose lease has not ended; only their sessions count.
-    pub(crate) async fn live_replicas<C: ConnectionTrait>(&self, db: &C) -> Result<Vec<Uuid>> {
+    pub(crate) async fn live_replicas<C: ConnectionTrait>(
+        &self,
+        db: &C,
+    ) -> Result<Vec<Stored<ReplicaId>>> {
         let leases = lease::Entity::find()
             .filter(lease::Column::ExpiresAt.gt(self.now().0))
             .all(db)

@@ -7,11 +7,13 @@ use sea_orm::{
     ColumnTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait as _, Query},
 };
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::signed},
-    entity::{device, session, stored::Stored},
+    entity::{
+        device, session,
+        stored::{ReplicaId, Stored},
+    },
 };
 
 impl Store {
@@ -20,13 +22,13 @@ impl Store {
     /// older than this question.
     pub async fn sessions_lost(
         &self,
-        replica: Uuid,
+        replica: ReplicaId,
         here: &[(DeviceId, u64)],
     ) -> Result<Vec<(DeviceId, u64)>> {
         let held: BTreeSet<(Stored<DeviceId>, i64)> = session::Entity::find()
             .select_only()
             .columns([session::Column::DeviceId, session::Column::Epoch])
-            .filter(session::Column::Replica.eq(replica))
+            .filter(session::Column::Replica.eq(Stored(replica)))
             .into_tuple()
             .all(self.reader())
             .await?

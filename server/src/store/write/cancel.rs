@@ -2,7 +2,6 @@
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
@@ -12,6 +11,7 @@ use crate::{
             error::{Result, StoreError},
             store::OperatorStore,
         },
+        entity::stored::Stored,
         read::deployments::{deployment_row, find_deployment},
         write::{
             replay::{Caller, remember, replayed},
@@ -27,7 +27,10 @@ impl OperatorStore {
     pub async fn cancel_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let db = &self.0;
         db.decide_as(Act::CommitCancel, |tx| async move {
-            if replayed::<Uuid>(&tx, caller).await?.is_some() {
+            if replayed::<Stored<DeploymentId>>(&tx, caller)
+                .await?
+                .is_some()
+            {
                 return steered(&tx, id).await;
             }
             let row = deployment_row(&tx.db, caller.scope, id).await?;
@@ -35,7 +38,7 @@ impl OperatorStore {
                 return Err(StoreError::Finished);
             }
             let devices = cancel(&tx, &row).await?;
-            remember(&tx, caller, &id.0).await?;
+            remember(&tx, caller, &Stored(id)).await?;
             let detail = json!({ "devices": devices.len() });
             record_change(&tx, caller, id, "deployment.cancelled", detail).await?;
             Ok((find_deployment(&tx.db, id).await?, devices))

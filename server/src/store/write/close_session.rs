@@ -8,7 +8,6 @@ use sea_orm::{
     sea_query::Expr,
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
@@ -22,7 +21,10 @@ use crate::{
             transaction::Tx,
             values::head,
         },
-        entity::{device, lease, session, stored::Stored},
+        entity::{
+            device, lease, session,
+            stored::{ReplicaId, Stored},
+        },
         read::sessions::still_open,
     },
 };
@@ -35,15 +37,17 @@ const MAX_DETAIL: usize = 1024;
 
 impl Store {
     /// Ends all sessions of a replica that starts or stops, and those that no living replica holds.
-    pub async fn close_replica_sessions(&self, replica: Uuid, why: AwayReason) -> Result<()> {
-        let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
+    pub async fn close_replica_sessions(&self, replica: ReplicaId, why: AwayReason) -> Result<()> {
+        let mut theirs = Condition::any().add(session::Column::Replica.eq(Stored(replica)));
         if self.is_alone() {
             // SQLite: an earlier process with the same file held all others.
             theirs = Condition::all();
         }
         self.close_where(theirs, why).await?;
         self.write_beside(|tx| async move {
-            lease::Entity::delete_by_id(replica).exec(&tx.db).await?;
+            lease::Entity::delete_by_id(Stored(replica))
+                .exec(&tx.db)
+                .await?;
             Ok(())
         })
         .await?;

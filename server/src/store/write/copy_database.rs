@@ -201,7 +201,7 @@ mod tests {
     use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::{clock::Clock, store::entity::stored::ReplicaId};
 
     async fn empty(folder: &tempfile::TempDir, name: &str) -> Store {
         let url = format!("sqlite://{}", folder.path().join(name).display());
@@ -237,7 +237,7 @@ mod tests {
         let (source, target) = (empty(&folder, "a.db").await, empty(&folder, "b.db").await);
         source.cluster_id().await.expect("it is made");
         let cluster = target.cluster_id().await.expect("it is made");
-        let lease = target.renew_lease(uuid::Uuid::new_v4(), CHECK_EVERY);
+        let lease = target.renew_lease(ReplicaId::generate(), CHECK_EVERY);
         lease.await.expect("it is written");
         let refused = source.copy_to(&target).await.expect_err("it is refused");
         assert!(

@@ -3,7 +3,6 @@
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
@@ -55,11 +54,11 @@ impl OperatorStore {
         let new = &new;
         let mut created = db
             .decide_as(Act::CommitDeployment, |tx| async move {
-                if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
-                    return created_deployment(&tx, DeploymentId(id)).await;
+                if let Some(id) = replayed::<Stored<DeploymentId>>(&tx, caller).await? {
+                    return created_deployment(&tx, id.0).await;
                 }
                 let created = fan_out(&tx, caller, new).await?;
-                remember(&tx, caller, &created.deployment.id.0).await?;
+                remember(&tx, caller, &Stored(created.deployment.id)).await?;
                 Ok(created)
             })
             .await?;
@@ -102,11 +101,11 @@ pub(crate) async fn fan_out(
         row.state = DeploymentState::Scheduled.as_str().to_owned();
     }
     let id = row.id.0;
-    let devices_in_order = || devices.keys().map(|device| device.uuid());
+    let devices_in_order = || devices.keys().map(|device| device.0);
     let places = rollout
         .iter()
-        .flat_map(|rollout| rollout.places(id.0, devices_in_order()))
-        .map(|(device, place)| (Stored(DeviceId(device)), place))
+        .flat_map(|rollout| rollout.places(id, devices_in_order()))
+        .map(|(device, place)| (Stored(device), place))
         .collect();
     insert_all::<deployment::Entity>(&tx.db, vec![row.clone()], None).await?;
     if let Some(rollout) = &rollout {

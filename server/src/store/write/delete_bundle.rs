@@ -6,7 +6,6 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::bundle_reference::BundleReference,
@@ -73,7 +72,7 @@ impl OperatorStore {
 /// A deleted bundle, as the answer to a repetition of its deletion.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct StoredBundle {
-    id: Uuid,
+    id: Stored<BundleId>,
     name: String,
     version: String,
     digest: String,
@@ -85,7 +84,7 @@ struct StoredBundle {
 impl From<bundle::Model> for StoredBundle {
     fn from(row: bundle::Model) -> Self {
         Self {
-            id: row.id.uuid(),
+            id: row.id,
             name: row.name,
             version: row.version,
             digest: row.digest,
@@ -99,7 +98,7 @@ impl From<bundle::Model> for StoredBundle {
 impl From<StoredBundle> for bundle::Model {
     fn from(row: StoredBundle) -> Self {
         Self {
-            id: Stored(BundleId(row.id)),
+            id: row.id,
             name: row.name,
             version: row.version,
             digest: row.digest,

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
+use kernex_proto::ids::{AttemptId, DeploymentId, DeviceId, TargetId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::attempt::{Closing, State},
@@ -20,7 +19,11 @@ use crate::{
             store::OperatorStore,
             transaction::Tx,
         },
-        entity::{attempt, device, stored::Stored, target},
+        entity::{
+            attempt, device,
+            stored::{Stored, as_uuid},
+            target,
+        },
         read::{
             attempts::{key, unresolved_of},
             devices::find_device,
@@ -36,7 +39,8 @@ use crate::{
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
-    pub device: Uuid,
+    #[serde(with = "as_uuid")]
+    pub device: DeviceId,
     /// What it had in flight.
     pub work: Vec<StoppedWork>,
 }
@@ -44,7 +48,8 @@ pub struct Deleted {
 /// An attempt that a deleted device had in flight, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedWork {
-    pub deployment: Uuid,
+    #[serde(with = "as_uuid")]
+    pub deployment: DeploymentId,
     /// The bundle as `name:version`.
     pub bundle: String,
     pub attempt: u32,
@@ -62,7 +67,7 @@ pub struct StoppedWork {
 #[serde(untagged)]
 enum Remembered {
     Deleted(Deleted),
-    Device(Uuid),
+    Device(Stored<DeviceId>),
 }
 
 impl OperatorStore {
@@ -80,7 +85,7 @@ impl OperatorStore {
                 return Ok(match remembered {
                     Remembered::Deleted(deleted) => deleted,
                     Remembered::Device(device) => Deleted {
-                        device,
+                        device: device.0,
                         work: Vec::new(),
                     },
                 });
@@ -102,7 +107,7 @@ impl OperatorStore {
             revoke_keys(&tx, &row, Cause::Deleted).await?;
             device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
             let deleted = Deleted {
-                device: row.id.uuid(),
+                device: row.id.0,
                 work,
             };
             remember(&tx, caller, &deleted).await?;
@@ -150,7 +155,7 @@ async fn stopped_work(
             }
             let version = versions.get(&row.target_id).map_or("", String::as_str);
             work.push(StoppedWork {
-                deployment: row.deployment_id.uuid(),
+                deployment: row.deployment_id.0,
                 bundle: format!("{}:{version}", row.bundle_name),
                 attempt: u32::try_from(row.number).unwrap_or(0),
                 // The attempt was closed here before the device answered. The device's own answer

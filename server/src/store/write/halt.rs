@@ -2,7 +2,6 @@
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::{attempt::Closing, rollout::DeploymentState},
@@ -11,6 +10,7 @@ use crate::{
             error::{Result, StoreError},
             store::OperatorStore,
         },
+        entity::stored::Stored,
         read::deployments::deployment_row,
         write::{
             replay::{Caller, remember, replayed},
@@ -27,7 +27,10 @@ impl OperatorStore {
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let db = &self.0;
         db.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller).await?.is_some() {
+            if replayed::<Stored<DeploymentId>>(&tx, caller)
+                .await?
+                .is_some()
+            {
                 return steered(&tx, id).await;
             }
             let row = deployment_row(&tx.db, caller.scope, id).await?;
@@ -47,7 +50,7 @@ impl OperatorStore {
                 let detail = json!({ "devices": devices.len() });
                 record_change(&tx, caller, id, "deployment.halted", detail).await?;
             }
-            remember(&tx, caller, &id.0).await?;
+            remember(&tx, caller, &Stored(id)).await?;
             steered(&tx, id).await
         })
         .await

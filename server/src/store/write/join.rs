@@ -105,7 +105,7 @@ async fn add_targets(
         0
     };
     let place = |device: &Stored<DeviceId>| TargetPlace {
-        rank: rank(row.id.uuid(), device.uuid()),
+        rank: rank(row.id.0, device.0),
         phase,
     };
     let places = ids.iter().map(|id| (*id, place(id))).collect();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::selector::{RESERVED_PREFIX, check_key, check_value},
@@ -16,7 +16,7 @@ use crate::{
             store::OperatorStore,
             values::{signed, unsigned},
         },
-        entity::device_label,
+        entity::{device_label, stored::Stored},
         read::{device_rows::Device, devices::find_device, selectors::Labels},
         write::{
             audit::audit,
@@ -41,7 +41,7 @@ impl OperatorStore {
         check_labels(&set)?;
         let (set, remove) = (&set, &remove);
         db.decide(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
+            if let Some(id) = replayed::<Stored<DeviceId>>(&tx, caller).await? {
                 let row = find_device(&tx.db, caller.scope, &id.to_string()).await?;
                 return db.whole(&tx.db, row).await;
             }

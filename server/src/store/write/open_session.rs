@@ -204,7 +204,7 @@ async fn write_sessions(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> 
     let sessions = openings.iter().map(|opening| session::Model {
         device_id: opening.row.id,
         epoch: opening.row.epoch,
-        replica: opening.open.replica,
+        replica: Stored(opening.open.replica),
         token_hash: opening.open.token_hash.to_string(),
         journal_id: Stored(opening.open.journal),
         opened_at: tx.now.0,

@@ -2,7 +2,6 @@
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
@@ -12,6 +11,7 @@ use crate::{
             store::OperatorStore,
             values::clean,
         },
+        entity::stored::Stored,
         read::deployments::{Deployment, deployment_row, find_deployment},
         write::{
             change_deployment::DeploymentChange,
@@ -31,7 +31,10 @@ impl OperatorStore {
     ) -> Result<Deployment> {
         let db = &self.0;
         db.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller).await?.is_some() {
+            if replayed::<Stored<DeploymentId>>(&tx, caller)
+                .await?
+                .is_some()
+            {
                 return find_deployment(&tx.db, id).await;
             }
             let row = deployment_row(&tx.db, caller.scope, id).await?;
@@ -55,7 +58,7 @@ impl OperatorStore {
             }
             change.write(&tx, &row).await?;
             record_change(&tx, caller, id, "deployment.paused", detail).await?;
-            remember(&tx, caller, &id.0).await?;
+            remember(&tx, caller, &Stored(id)).await?;
             find_deployment(&tx.db, id).await
         })
         .await

@@ -2,7 +2,6 @@
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
@@ -11,7 +10,7 @@ use crate::{
             error::{Result, StoreError},
             store::OperatorStore,
         },
-        entity::deployment,
+        entity::{deployment, stored::Stored},
         read::deployments::deployment_row,
         write::{
             advance::advance_deployment,
@@ -34,7 +33,10 @@ impl OperatorStore {
     ) -> Result<Steered> {
         let db = &self.0;
         db.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller).await?.is_some() {
+            if replayed::<Stored<DeploymentId>>(&tx, caller)
+                .await?
+                .is_some()
+            {
                 return steered(&tx, id).await;
             }
             let row = deployment_row(&tx.db, caller.scope, id).await?;
@@ -49,7 +51,7 @@ impl OperatorStore {
             join_every_device(&tx, id).await?;
             let detail = json!({ "phase": next });
             record_change(&tx, caller, id, "deployment.promoted", detail).await?;
-            remember(&tx, caller, &id.0).await?;
+            remember(&tx, caller, &Stored(id)).await?;
             steered(&tx, id).await
         })
         .await

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use sea_orm::sea_query::OnConflict;
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, sizes::insert_all, store::Store},
-    entity::lease,
+    entity::{
+        lease,
+        stored::{ReplicaId, Stored},
+    },
 };
 
 impl Store {
     /// A replica counts as alive for another `ttl`.
-    pub async fn renew_lease(&self, replica: Uuid, ttl: Duration) -> Result<()> {
+    pub async fn renew_lease(&self, replica: ReplicaId, ttl: Duration) -> Result<()> {
         self.write_beside(|tx| async move {
             let row = lease::Model {
-                replica,
+                replica: Stored(replica),
                 expires_at: tx.now.plus(ttl).0,
             };
             let renewed = OnConflict::column(lease::Column::Replica)

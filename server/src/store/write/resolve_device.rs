@@ -3,7 +3,6 @@
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::device::{EVERY_COPY, away::AwayReason},
@@ -41,7 +40,7 @@ impl OperatorStore {
     ) -> Result<Device> {
         let db = &self.0;
         db.write(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
+            if let Some(id) = replayed::<Stored<DeviceId>>(&tx, caller).await? {
                 let row = find_device(&tx.db, caller.scope, &id.to_string()).await?;
                 return db.whole(&tx.db, row).await;
             }

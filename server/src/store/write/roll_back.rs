@@ -1,10 +1,10 @@
 //! Rolls a deployment back because an operator wants it.
 
 use kernex_proto::ids::DeploymentId;
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, store::OperatorStore},
+    entity::stored::Stored,
     read::{
         deployments::{created_deployment, deployment_row},
         rollback_plan::{plan, rollback_target},
@@ -22,9 +22,9 @@ impl OperatorStore {
         let new = &new;
         db.decide(|tx| async move {
             let row = deployment_row(&tx.db, caller.scope, new.deployment).await?;
-            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
+            if let Some(id) = replayed::<Stored<DeploymentId>>(&tx, caller).await? {
                 return Ok(RolledBack {
-                    created: created_deployment(&tx, DeploymentId(id)).await?,
+                    created: created_deployment(&tx, id.0).await?,
                     steps: plan(&tx.db, &row)
                         .await?
                         .iter()
@@ -34,7 +34,7 @@ impl OperatorStore {
                 });
             }
             let rolled = insert_rollback(&tx, caller, new, &row, RollbackCause::Operator).await?;
-            remember(&tx, caller, &rolled.created.deployment.id.0).await?;
+            remember(&tx, caller, &Stored(rolled.created.deployment.id)).await?;
             Ok(rolled)
         })
         .await

@@ -4,14 +4,17 @@ use kernex_proto::{
     ids::{AttemptId, DeviceId, Digest, JournalId},
     v1,
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
         attempt::State,
         device::{DiskFault, ReturningJournal},
     },
-    store::{db::values::unsigned, entity::device, read::selectors::built_in},
+    store::{
+        db::values::unsigned,
+        entity::{device, stored::ReplicaId},
+        read::selectors::built_in,
+    },
 };
 
 /// An authenticated agent that opens a session.
@@ -37,7 +40,7 @@ pub struct OpenSession {
     /// Hash of the session token that it gets.
     pub token_hash: Digest,
     /// The replica that it is connected to.
-    pub replica: Uuid,
+    pub replica: ReplicaId,
 }
 
 /// An attempt in an agent's journal.
