@@ -167,9 +167,9 @@ impl Assembly {
         let most = listener::room();
         tracing::info!(connections = most, "connections that may be held at once");
         let limits = StrangerLimits {
-            probation: config.strangers.probation,
-            patience: PATIENCE.min(config.strangers.probation),
-            of_one_source: config.strangers.max_per_source,
+            probation: config.network.strangers.probation,
+            patience: PATIENCE.min(config.network.strangers.probation),
+            of_one_source: config.network.strangers.max_per_source,
             in_all: most,
         };
         let strangers = Strangers::new(limits, Arc::clone(&self.metrics));
@@ -190,7 +190,7 @@ impl Assembly {
         let wake_ups = || Arc::clone(&self.wake_ups);
         let (soft, last) = (|| self.soft.clone(), || self.last.clone());
         // Agents know the usual limits, and a deploy goes to a whole fleet.
-        let limits = config.archive_limits;
+        let limits = config.bundles.archive_limits;
         let limits = (limits != Limits::default()).then(|| limits.into());
         let dispatcher = dispatcher::run(store(), registry(), wake_ups(), limits, soft());
         parts.start("dispatcher", dispatcher);
@@ -293,8 +293,8 @@ impl Assembly {
             settings: ApiSettings {
                 cluster: self.foundation.cluster,
                 ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
-                max_bundle_size: config.max_bundle_size,
-                archive_limits: config.archive_limits,
+                max_bundle_size: config.bundles.max_size,
+                archive_limits: config.bundles.archive_limits,
                 penalty_after: config.penalty_after,
             },
         })

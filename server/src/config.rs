@@ -131,18 +131,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `postgres://...` or `sqlite://...`.
     pub database_url: String,
-    pub bundle_store: String,
-    /// Largest bundle in bytes.
-    pub max_bundle_size: u64,
-    /// What a bundle may hold, here and on devices.
-    pub archive_limits: Limits,
+    pub bundles: BundleConfig,
     pub network: NetworkConfig,
-    /// Limits of connections on which nothing has authenticated.
-    pub strangers: StrangerConfig,
     pub heartbeat_interval: Duration,
     /// Oldest revision of the session protocol that agents may prove themselves by.
     pub min_protocol: u32,
-    /// Format of the logs.
     pub log_format: LogFormat,
     /// Time after which a stop drops what is left.
     pub drain_deadline: Duration,
@@ -155,6 +148,17 @@ pub struct Config {
     /// This is a program of its own, and not part of another. The first start prints the CA's pin
     /// and the next command to standard output, and the service manager is told how the server is.
     pub announce: bool,
+}
+
+/// Where bundles are, and which are taken.
+#[derive(Debug, Clone)]
+pub struct BundleConfig {
+    /// The folder that they are in.
+    pub store: String,
+    /// Largest bundle in bytes.
+    pub max_size: u64,
+    /// What a bundle may hold, here and on devices.
+    pub archive_limits: Limits,
 }
 
 /// Addresses, and who is answered there.
@@ -171,6 +175,8 @@ pub struct NetworkConfig {
     pub plaintext: bool,
     /// Proxies that are believed when they say where a caller is.
     pub trusted_proxies: Vec<IpNet>,
+    /// Limits of connections on which nothing has authenticated.
+    pub strangers: StrangerConfig,
     /// Whether everybody may ask for the schema.
     pub open_reflection: bool,
 }
@@ -206,9 +212,11 @@ impl Config {
         let data_dir = data_dir.into();
         Self {
             database_url: sqlite_url(&data_dir),
-            bundle_store: data_dir.join("bundles").to_string_lossy().into_owned(),
-            max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
-            archive_limits: Limits::default(),
+            bundles: BundleConfig {
+                store: data_dir.join("bundles").to_string_lossy().into_owned(),
+                max_size: DEFAULT_MAX_BUNDLE_SIZE,
+                archive_limits: Limits::default(),
+            },
             network: NetworkConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 metrics_listen: None,
@@ -216,11 +224,11 @@ impl Config {
                 tls: None,
                 plaintext: false,
                 trusted_proxies: Vec::new(),
+                strangers: StrangerConfig {
+                    max_per_source: DEFAULT_STRANGERS,
+                    probation: DEFAULT_PROBATION,
+                },
                 open_reflection: false,
-            },
-            strangers: StrangerConfig {
-                max_per_source: DEFAULT_STRANGERS,
-                probation: DEFAULT_PROBATION,
             },
             heartbeat_interval: Duration::from_secs(20),
             min_protocol: 1,

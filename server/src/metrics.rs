@@ -5,110 +5,39 @@
 //! fleet. All series are there from the first scrape on, with zero, so that rates and alerts work
 //! before the first event.
 
+mod groups;
 mod instruments;
 mod labels;
 mod process;
 mod rpc;
 
 use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{counter::Counter, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
 pub use self::{
+    groups::{EdgeMetrics, RecorderMetrics, ScrapedMetrics, SessionMetrics},
     instruments::{Counters, GaugeGuard, Labelled, observe, set},
     labels::{CERTIFICATES, TOKEN_ENDS},
     rpc::RpcMetrics,
 };
 use self::{
-    instruments::{seconds, sizes},
-    labels::{
-        CONNECTION_RESULTS, DEVICE_LIMITS, ENDED_WITHOUT_REASON, HANDSHAKE_RESULTS, REFUSAL_REASONS,
-    },
+    instruments::seconds,
+    labels::{DEVICE_LIMITS, ENDED_WITHOUT_REASON},
     process::ProcessFigures,
 };
-use crate::domain::{
-    attempt::FailureReason,
-    device::DeviceStatus,
-    rollout::{DeploymentResult, DeploymentState},
-};
+use crate::domain::{attempt::FailureReason, rollout::DeploymentResult};
 
 /// All figures. The parts of the server share one.
 #[derive(Debug)]
 pub struct Metrics {
     pub edge: EdgeMetrics,
     pub rpc: RpcMetrics,
-    /// Handshakes of sessions by result: `opened`, or why not.
-    pub handshakes: Labelled<Counter>,
-    /// Sessions that are open now; read at a scrape.
-    pub sessions: Gauge,
-    /// From the commit that made a deploy due to the commit of its acceptance.
-    pub push: Histogram,
-    /// Waiting things by queue: `reports`, `heartbeats`, `progress`, `hints`; read at a scrape.
-    pub waiting: Labelled<Gauge>,
-    /// Reports written together in one transaction.
-    pub report_flush: Histogram,
-    /// Devices whose heartbeats were written together.
-    pub heartbeat_flush: Histogram,
-    /// Sessions opened, confirmed and closed in one transaction.
-    pub session_flush: Histogram,
-    /// Deployments by state; read at a scrape.
-    pub deployments: Labelled<Gauge>,
-    /// Devices by status; read at a scrape.
-    pub devices: Labelled<Gauge>,
-    /// Devices by the version of their agent. Agents may say anything, so few versions are named,
-    /// and the others are one series. Read at a scrape.
-    pub agents: Family<[(&'static str, String); 1], Gauge>,
-    /// Devices that run something else than their last outcome said; read at a scrape.
-    pub drifted: Gauge,
-    /// Operator tokens by when they expire; read at a scrape.
-    pub operator_tokens: Labelled<Gauge>,
-    /// When certificates end, in seconds since 1970, by [`CERTIFICATES`]; 0 for one that is not
-    /// there. Read at a scrape.
-    pub certificates: Labelled<Gauge>,
-    /// The disk of the bundle store, in bytes; read at a scrape.
-    pub bundle_store: Labelled<Gauge>,
-    /// Connections to the database by pool and by what they do; read at a scrape.
-    pub pool: Family<[(&'static str, &'static str); 2], Gauge>,
-    /// Messages of devices beyond their limits, by [`DEVICE_LIMITS`].
-    pub device_limits: Labelled<Counter>,
+    pub sessions: SessionMetrics,
+    pub recorder: RecorderMetrics,
+    pub scraped: ScrapedMetrics,
     pub store: Transactions,
-}
-
-#[derive(Debug)]
-pub struct EdgeMetrics {
-    /// Connections by what became of them while they were strangers.
-    pub connections: Labelled<Counter>,
-    /// Connections that are open now.
-    pub connections_open: Gauge,
-    /// Connections on which nothing has authenticated.
-    pub strangers: Gauge,
-    /// Refused strangers by reason: their calls, and their connections.
-    pub refusals: Labelled<Counter>,
-    /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
-    pub bundle_bytes: Labelled<Counter>,
-    /// Open watches of deployments and events.
-    pub watchers: Gauge,
-    /// Readers that took nothing, by what became of them: their stream `ended`, or their connection
-    /// `disconnected`.
-    pub slow_readers: Labelled<Counter>,
-    /// Calls that were refused because their token had as many under way as it may.
-    pub token_limit: Counter,
-}
-
-impl EdgeMetrics {
-    fn new() -> Self {
-        Self {
-            connections: Labelled::new("result", CONNECTION_RESULTS),
-            connections_open: Gauge::default(),
-            strangers: Gauge::default(),
-            refusals: Labelled::new("reason", REFUSAL_REASONS),
-            bundle_bytes: Labelled::new("direction", ["down", "up"]),
-            watchers: Gauge::default(),
-            slow_readers: Labelled::new("result", ["ended", "disconnected"]),
-            token_limit: Counter::default(),
-        }
-    }
 }
 
 impl Metrics {
@@ -118,28 +47,9 @@ impl Metrics {
         Self {
             edge: EdgeMetrics::new(),
             rpc: RpcMetrics::new(),
-            handshakes: Labelled::new("result", HANDSHAKE_RESULTS),
-            sessions: Gauge::default(),
-            push: seconds(),
-            waiting: Labelled::new("queue", ["reports", "heartbeats", "progress", "hints"]),
-            report_flush: sizes(),
-            heartbeat_flush: sizes(),
-            session_flush: sizes(),
-            deployments: Labelled::new(
-                "state",
-                DeploymentState::ALL.iter().map(|state| state.as_str()),
-            ),
-            devices: Labelled::new(
-                "status",
-                DeviceStatus::ALL.iter().map(|status| status.as_str()),
-            ),
-            agents: Family::default(),
-            drifted: Gauge::default(),
-            operator_tokens: Labelled::new("ends", TOKEN_ENDS),
-            certificates: Labelled::new("certificate", CERTIFICATES),
-            bundle_store: Labelled::new("kind", ["bundles", "free", "size"]),
-            pool: Family::default(),
-            device_limits: store.device_limits.clone(),
+            sessions: SessionMetrics::new(store.device_limits.clone()),
+            recorder: RecorderMetrics::new(),
+            scraped: ScrapedMetrics::new(),
             store,
         }
     }
@@ -175,34 +85,34 @@ impl Metrics {
         registry.register(
             "handshakes",
             "Session handshakes by result",
-            self.handshakes.0.clone(),
+            self.sessions.handshakes.0.clone(),
         );
         registry.register(
             "sessions",
             "Sessions of devices that are open now",
-            self.sessions.clone(),
+            self.sessions.open.clone(),
         );
         registry.register_with_unit(
             "push_latency",
             "From the commit that made a deploy due to the commit of its acceptance by the device; counted from the opening of the session when the device was away",
             Unit::Seconds,
-            self.push.clone(),
+            self.recorder.push.clone(),
         );
-        registry.register("queue", "Things that wait", self.waiting.0.clone());
+        registry.register("queue", "Things that wait", self.scraped.waiting.0.clone());
         registry.register(
             "report_flush_size",
             "Reports and progress written in one transaction",
-            self.report_flush.clone(),
+            self.recorder.report_flush.clone(),
         );
         registry.register(
             "heartbeat_flush_size",
             "Devices whose heartbeats were written in one transaction",
-            self.heartbeat_flush.clone(),
+            self.recorder.heartbeat_flush.clone(),
         );
         registry.register(
             "session_flush_size",
             "Sessions opened, confirmed and closed in one transaction",
-            self.session_flush.clone(),
+            self.sessions.flush.clone(),
         );
         registry.register_with_unit(
             "bundle",
@@ -218,39 +128,43 @@ impl Metrics {
         registry.register(
             "deployments",
             "Deployments by state",
-            self.deployments.0.clone(),
+            self.scraped.deployments.0.clone(),
         );
         registry.register(
             "devices_drifted",
             "Devices that run something else than their last outcome said",
-            self.drifted.clone(),
+            self.scraped.drifted.clone(),
         );
-        registry.register("devices", "Devices by status", self.devices.0.clone());
+        registry.register(
+            "devices",
+            "Devices by status",
+            self.scraped.devices.0.clone(),
+        );
         registry.register(
             "agents",
             "Devices by the version of their agent; beyond the most frequent ones they are together",
-            self.agents.clone(),
+            self.scraped.agents.clone(),
         );
         registry.register(
             "operator_tokens",
             "Operator tokens that work, by when they end: within a week, or later",
-            self.operator_tokens.0.clone(),
+            self.scraped.operator_tokens.0.clone(),
         );
         registry.register(
             "certificate_expiry_timestamp_seconds",
             "When certificates end, in seconds since 1970; 0 where there is none",
-            self.certificates.0.clone(),
+            self.scraped.certificates.0.clone(),
         );
         registry.register_with_unit(
             "bundle_store",
             "The disk of the bundle store: what bundles take, what is free, and its size",
             Unit::Bytes,
-            self.bundle_store.0.clone(),
+            self.scraped.bundle_store.0.clone(),
         );
         registry.register(
             "store_connections",
             "Connections to the database, by pool and by what they do",
-            self.pool.clone(),
+            self.scraped.pool.clone(),
         );
         self.rpc.register(registry);
         registry.register(
@@ -266,7 +180,7 @@ impl Metrics {
         registry.register(
             "device_limits",
             "What devices said beyond their limits: messages heard later, progress dropped, releases of heartbeats not looked at, obstacles of plans dropped, events held back, older reports of unknown attempts dropped",
-            self.device_limits.0.clone(),
+            self.sessions.device_limits.0.clone(),
         );
         self.store.register(registry);
         all
@@ -336,8 +250,9 @@ impl Transactions {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::{encoding::prometheus_text::encode, metrics::gauge::Gauge};
+
     use super::*;
-    use prometheus_client::encoding::prometheus_text::encode;
 
     #[test]
     fn every_series_is_there_before_anything_happens() {

@@ -126,7 +126,7 @@ impl Sessions {
                 Ok(_) => "opened",
                 Err(refusal) => refusal.label(),
             };
-            self.metrics.handshakes.with_label(result).inc();
+            self.metrics.sessions.handshakes.with_label(result).inc();
             let verdict = match opened {
                 Ok(session) => {
                     if self.draining.is_cancelled() {
@@ -213,7 +213,7 @@ impl Sessions {
                     }
                 }
                 Decision::Progress(..) if session.exceeds_rate() => {
-                    self.metrics.device_limits.with_label("progress").inc();
+                    self.metrics.sessions.count_beyond_limit("progress");
                 }
                 Decision::Progress(attempt, progress) => {
                     self.recorder
@@ -221,7 +221,7 @@ impl Sessions {
                 }
                 Decision::Planned(mut answer) => {
                     if limits::shorten(&mut answer) {
-                        self.metrics.device_limits.with_label("obstacles").inc();
+                        self.metrics.sessions.count_beyond_limit("obstacles");
                     }
                     self.plans.answer(session.device, answer);
                 }
@@ -254,7 +254,7 @@ impl Sessions {
     /// meanwhile.
     async fn throttle(&self, session: &SessionHandle) {
         if session.exceeds_rate() {
-            self.metrics.device_limits.with_label("messages").inc();
+            self.metrics.sessions.count_beyond_limit("messages");
             tracing::debug!(device = %session.device, "a device says more than it may and is heard later");
             session.wait_for_rate().await;
         }

@@ -53,7 +53,7 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     sweep_private(&config.data_dir).context("cannot tidy the data folder")?;
     // Before the database, which is made when it is not there: no half of an installation is left
     // when bundles cannot be kept.
-    let blobs = Blobs::open(&config.bundle_store)
+    let blobs = Blobs::open(&config.bundles.store)
         .await
         .context("cannot use the bundle store")?;
     let clock = Clock::system();

@@ -27,9 +27,8 @@ pub(crate) struct Context<'a> {
     /// Number of its run.
     pub(crate) run: u32,
     pub(crate) step: Step,
-    pub(crate) bundle_name: &'a str,
-    pub(crate) bundle_version: &'a str,
-    pub(crate) bundle_digest: &'a str,
+    /// The bundle that the release was unpacked from.
+    pub(crate) bundle: BundleVersion<'a>,
     /// What outlives releases.
     pub(crate) state_dir: &'a Path,
     /// Folder of the release that the script belongs to.
@@ -40,6 +39,13 @@ pub(crate) struct Context<'a> {
     pub(crate) traceparent: &'a str,
     /// Free-form values of the device's configuration.
     pub(crate) configuration: &'a BTreeMap<String, String>,
+}
+
+/// A bundle as a script is told of it.
+pub(crate) struct BundleVersion<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) digest: &'a str,
 }
 
 impl Context<'_> {
@@ -76,9 +82,9 @@ impl Context<'_> {
             ("RUN", self.run.to_string()),
             ("AGENT_PID", std::process::id().to_string()),
             ("STEP", words::step(self.step)),
-            ("BUNDLE_NAME", self.bundle_name.to_owned()),
-            ("BUNDLE_VERSION", self.bundle_version.to_owned()),
-            ("BUNDLE_DIGEST", self.bundle_digest.to_owned()),
+            ("BUNDLE_NAME", self.bundle.name.to_owned()),
+            ("BUNDLE_VERSION", self.bundle.version.to_owned()),
+            ("BUNDLE_DIGEST", self.bundle.digest.to_owned()),
             ("STATE_DIR", path(self.state_dir)),
             ("RELEASE_DIR", path(self.release_dir)),
             (
@@ -117,9 +123,11 @@ mod tests {
             attempt: 2,
             run: 1,
             step: Step::PreHook,
-            bundle_name: "app",
-            bundle_version: "1",
-            bundle_digest: "abc",
+            bundle: BundleVersion {
+                name: "app",
+                version: "1",
+                digest: "abc",
+            },
             state_dir: Path::new("/s"),
             release_dir: Path::new("/r"),
             previous_release_dir: None,

@@ -1,13 +1,14 @@
 //! How the source hangs together. Files of a crate import each other in one direction only. In the
 //! server that direction is from the upper floors to the lower ones, and its rules know neither the
-//! contract nor a database. All statuses of the server come from one table. Comments are no wider
-//! than code.
+//! contract nor a database. All statuses of the server come from one table. Comments and documents
+//! are no wider than code, and no struct or function of the programs has too many parts.
 //!
 //! A file and the folder of its name are one thing, so a file and those below it may know each
 //! other.
 
 mod comments;
 mod rules;
+mod sizes;
 mod statuses;
 
 use std::{

@@ -31,7 +31,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
             .metrics_listen
             .is_some_and(|at| at.ip().is_loopback())
     );
-    assert_eq!(config.max_bundle_size, DEFAULT_MAX_BUNDLE_SIZE);
+    assert_eq!(config.bundles.max_size, DEFAULT_MAX_BUNDLE_SIZE);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn proxies_are_addresses_and_networks() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(shown, ["10.0.0.7/32", "192.0.2.0/24", "2001:db8::/32"]);
-    assert_eq!(config.strangers.max_per_source, DEFAULT_STRANGERS);
+    assert_eq!(config.network.strangers.max_per_source, DEFAULT_STRANGERS);
     assert!(!config.network.open_reflection);
 }
 

@@ -127,7 +127,10 @@ impl Worker {
         if rows.is_empty() {
             return;
         }
-        self.metrics.report_flush.observe(rows.len() as f64);
+        self.metrics
+            .recorder
+            .report_flush
+            .observe(rows.len() as f64);
         for row in &rows {
             if matches!(row.event, ReportEvent::Outcome(_)) {
                 self.cache.forget_match(row.device);
@@ -148,7 +151,7 @@ impl Worker {
                 && disposition == v1::Disposition::Applied
                 && let Some(waited) = self.registry.waited_for_push(device, report.attempt)
             {
-                observe(&self.metrics.push, waited);
+                observe(&self.metrics.recorder.push, waited);
             }
             if disposition == v1::Disposition::Applied {
                 self.store.in_flight().mark_answered(report.attempt);
@@ -243,7 +246,10 @@ impl Worker {
         if rows.is_empty() {
             return;
         }
-        self.metrics.heartbeat_flush.observe(rows.len() as f64);
+        self.metrics
+            .recorder
+            .heartbeat_flush
+            .observe(rows.len() as f64);
         match self.store.record_heartbeats(&rows).await {
             Ok(recorded) => {
                 self.cache.learn_written(&rows, &recorded, now);

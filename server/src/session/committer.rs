@@ -185,7 +185,7 @@ async fn run(
 
 /// Commits a batch in one transaction, and answers each change.
 async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>) {
-    metrics.session_flush.observe(batch.len() as f64);
+    metrics.sessions.flush.observe(batch.len() as f64);
     let (changes, replies) = verify_claims(store, batch).await;
     if changes.is_empty() {
         return;

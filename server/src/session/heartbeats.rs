@@ -32,7 +32,7 @@ impl Sessions {
         let said = row.releases.len();
         let releases = limits::releases(row.releases);
         if releases.is_none() {
-            self.metrics.device_limits.with_label("releases").inc();
+            self.metrics.sessions.count_beyond_limit("releases");
             tracing::debug!(device = %session.device, releases = said, "a heartbeat names more releases than any device has, or none that can be; they are not looked at");
         }
         self.recorder.heartbeat(HeartbeatRow {

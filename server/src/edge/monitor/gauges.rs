@@ -43,7 +43,7 @@ impl Gauges {
 
     fn read_memory(&self) {
         let metrics = &self.metrics;
-        set(&metrics.sessions, self.registry.len());
+        set(&metrics.sessions.open, self.registry.len());
         let waiting = self.recorder.backlog();
         for (queue, length) in [
             ("hints", self.wake_ups.waiting_devices()),
@@ -51,17 +51,24 @@ impl Gauges {
             ("heartbeats", waiting.heartbeats),
             ("progress", waiting.progress),
         ] {
-            set(&metrics.waiting.with_label(queue), length);
+            set(&metrics.scraped.waiting.with_label(queue), length);
         }
         for (pool, doing, connections) in self.store.connections() {
             let labels = [("pool", pool), ("state", doing)];
-            set(&metrics.pool.get_or_create_owned(&labels), connections);
+            set(
+                &metrics.scraped.pool.get_or_create_owned(&labels),
+                connections,
+            );
         }
         let Some(identity) = &self.identity else {
             return;
         };
         for (certificate, ends) in identity.ends() {
-            metrics.certificates.with_label(certificate).set(ends);
+            metrics
+                .scraped
+                .certificates
+                .with_label(certificate)
+                .set(ends);
         }
     }
 
@@ -70,31 +77,38 @@ impl Gauges {
         let view = self.store.for_operators().view(Scope::Everything);
         if let Some(counts) = ask("deployments", view.deployment_counts()).await {
             for (state, count) in counts {
-                set(&metrics.deployments.with_label(state.as_str()), count);
+                set(
+                    &metrics.scraped.deployments.with_label(state.as_str()),
+                    count,
+                );
             }
         }
         if let Some(count) = ask("drift", view.drifted_devices()).await {
-            set(&metrics.drifted, count);
+            set(&metrics.scraped.drifted, count);
         }
         if let Some(counts) = ask("devices", view.fleet_counts()).await {
             for (status, count) in &counts.by_status {
-                set(&metrics.devices.with_label(status.as_str()), *count);
+                set(&metrics.scraped.devices.with_label(status.as_str()), *count);
             }
             let versions = most_frequent(counts.by_version);
-            metrics.agents.clear();
+            metrics.scraped.agents.clear();
             for (version, count) in versions {
                 let labels = [("version", version)];
-                set(&metrics.agents.get_or_create_owned(&labels), count);
+                set(&metrics.scraped.agents.get_or_create_owned(&labels), count);
             }
         }
         if let Some(counts) = ask("tokens", view.token_counts()).await {
             for (ends, count) in counts {
-                set(&metrics.operator_tokens.with_label(ends), count);
+                set(&metrics.scraped.operator_tokens.with_label(ends), count);
             }
         }
         if let Some(bytes) = ask("bundles", view.bundle_bytes()).await {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            metrics.bundle_store.with_label("bundles").set(bytes);
+            metrics
+                .scraped
+                .bundle_store
+                .with_label("bundles")
+                .set(bytes);
         }
     }
 
@@ -106,7 +120,11 @@ impl Gauges {
             Ok(Ok(Some(disk))) => {
                 for (kind, bytes) in [("free", disk.free), ("size", disk.size)] {
                     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-                    self.metrics.bundle_store.with_label(kind).set(bytes);
+                    self.metrics
+                        .scraped
+                        .bundle_store
+                        .with_label(kind)
+                        .set(bytes);
                 }
             }
             Ok(Ok(None)) => {}
