@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::Semaphore;
 
 /// When an agent sends its heartbeats.
@@ -50,8 +51,14 @@ impl Default for Backoff {
 impl Backoff {
     /// Wait after `failures` failures in a row; `random` is from 0 to 1.
     pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
-        let ceiling = self.first.saturating_mul(1 << failures.min(16));
-        ceiling.min(self.longest).mul_f64(random)
+        let ceilings = ExponentialBuilder::new()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .without_max_times()
+            .build();
+        // After so many the longest is reached.
+        let mut ceilings = ceilings.skip(failures.min(16) as usize);
+        ceilings.next().unwrap_or(self.longest).mul_f64(random)
     }
 }
 
