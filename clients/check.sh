@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds each client as its users do, and has it list the devices of a real server and refuse another one.
+# Builds each client as its users do, and has it list the devices of a real server and refuse
+# another one.
 #   PYTHON=.venv/bin/python clients/check.sh [folder of kernex-server and kernexctl]
-# Needs what .ci/run installs: examples/python/requirements.txt, npm, Go and protoc with its plugins for Go.
+# Needs what .ci/run installs: examples/python/requirements.txt, npm, Go and protoc with its plugins
+# for Go.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 programs=$(cd "${1:-$here/../target/debug}" && pwd)
@@ -69,7 +71,8 @@ check() { # name, command of a client without its context file
   echo "$name: ok"
 }
 
-# What is built goes to the temporary folder; the tools write beside their sources, so those are copied.
+# What is built goes to the temporary folder; the tools write beside their sources, so those are
+# copied.
 mkdir "$work/tree"
 cp -r "$here/../proto" "$work/tree/proto"
 cp -r "$here" "$work/tree/clients"

@@ -1,5 +1,5 @@
-// Talks to a Kernex control plane. The contract is in `proto/`; calls that answer once return promises, streams are
-// those of grpc-js.
+// Talks to a Kernex control plane. The contract is in `proto/`; calls that answer once return
+// promises, streams are those of grpc-js.
 import { createHash, X509Certificate } from 'node:crypto';
 import { readFile, readdir } from 'node:fs/promises';
 import { isIP } from 'node:net';
@@ -88,7 +88,8 @@ function parse(server) {
   }
 }
 
-// The CA that the server shows, if it is the one with this pin. gRPC then checks the server's own certificate.
+// The CA that the server shows, if it is the one with this pin. gRPC then checks the server's own
+// certificate.
 function pinnedCa(host, port, pin) {
   return new Promise((resolve, reject) => {
     const options = { host, port, minVersion: 'TLSv1.3', ALPNProtocols: ['h2'], rejectUnauthorized: false };

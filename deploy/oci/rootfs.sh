@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the whole root file system of an image: one program, the libraries it names, a user. No shell, no package manager.
+# Makes the whole root file system of an image: one program, the libraries it names, a user. No
+# shell, no package manager.
 #   deploy/oci/rootfs.sh PROGRAM FOLDER
 set -eu
 program=$1 root=$2

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs on the device, in the folder of the new release, while `current` still points to the previous one.
-# Everything printed here comes back with the outcome; a non-zero exit keeps the previous release.
+# Runs on the device, in the folder of the new release, while `current` still points to the previous
+# one. Everything printed here comes back with the outcome; a non-zero exit keeps the previous
+# release.
 set -eu
 
 echo "$GREETING from $(uname -n), running $(uname -s) on $(uname -m)."

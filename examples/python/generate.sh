@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generates the Python stubs from the very files the server is built from, into the ignored folder `generated`.
+# Generates the Python stubs from the very files the server is built from, into the ignored folder
+# `generated`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 proto=$here/../../proto

@@ -197,7 +197,8 @@ class Agent:
         print("enrolled as", answer.device_name, flush=True)
 
     def _hello(self, challenge):
-        # An agent that stays remembers what it has spoken with a server and refuses less; this one comes once.
+        # An agent that stays remembers what it has spoken with a server and refuses less; this one
+        # comes once.
         if challenge.protocol_revision < PROTOCOL_REVISION:
             raise SystemExit("the server does not speak revision 2 of the protocol")
         nonce = os.urandom(32)
