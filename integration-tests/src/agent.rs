@@ -4,8 +4,9 @@ use std::{
     fs,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
-    time::Duration,
+    process::{Command, ExitStatus, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -16,6 +17,13 @@ use crate::{
     proxy::Proxy,
     server::{TestServer, clear_settings},
 };
+
+/// Most time for a device to enrol, in as many tries as that takes. The agent gives up each of them
+/// after seconds, which is less than a busy machine may need.
+const ENROL_LIMIT: Duration = Duration::from_secs(240);
+
+/// Pause between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 
 /// Settings of an agent under test. The default is an agent with its own pool key, straight to its
 /// server.
@@ -147,10 +155,12 @@ impl TestAgent {
         let state = state.unwrap_or_else(|| folder.join("agents").join(&options.name));
         let log = folder.join(format!("agent-{}.log", options.name));
         write_key(&state, key);
-        let output = command(&options, "enroll", &state)
-            .args(["--server", url, "--token", token, "--name", &options.name])
-            .output()
-            .expect("kernex-agent can be started");
+        let output = enrol_within(ENROL_LIMIT, || {
+            command(&options, "enroll", &state)
+                .args(["--server", url, "--token", token, "--name", &options.name])
+                .output()
+                .expect("kernex-agent can be started")
+        });
         assert!(
             output.status.success(),
             "{} does not enrol: {}",
@@ -287,6 +297,19 @@ impl TestAgent {
             }
         }
         found
+    }
+}
+
+/// Tries until an enrolment succeeds, at most `limit`; what the last one said. A key that is bound
+/// already gets its device again, so that a try whose answer was lost does no harm.
+fn enrol_within(limit: Duration, mut enrol: impl FnMut() -> Output) -> Output {
+    let start = Instant::now();
+    loop {
+        let output = enrol();
+        if output.status.success() || start.elapsed() > limit {
+            return output;
+        }
+        thread::sleep(BETWEEN_TRIES);
     }
 }
 

@@ -25,7 +25,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::bundle::BundleBuilder;
+use crate::{bundle::BundleBuilder, wait::insist};
 
 /// Adds the operator's token to each call.
 #[derive(Debug, Clone)]
@@ -153,7 +153,11 @@ impl Operator {
     /// # Panics
     /// When the server refuses.
     pub async fn enrollment_token_for(&self, request: CreateEnrollmentTokenRequest) -> String {
-        let answer = self.access().create_enrollment_token(request).await;
+        let ask = || async {
+            let mut access = self.access();
+            access.create_enrollment_token(request.clone()).await
+        };
+        let answer = insist(ask).await;
         answer.expect("a token is made").into_inner().text
     }
 

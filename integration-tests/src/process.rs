@@ -22,8 +22,9 @@ use rustix::{
 /// A stop that takes longer than this is a failure of its own.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// A program that has just started may not handle SIGTERM yet, and would die of it.
-const YOUNG: Duration = Duration::from_secs(3);
+/// A program that has just started may not handle SIGTERM yet, and would die of it. On a busy
+/// machine that takes seconds.
+const YOUNG: Duration = Duration::from_secs(20);
 
 const LINES_SHOWN: usize = 150;
 

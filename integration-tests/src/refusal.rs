@@ -20,3 +20,21 @@ pub fn wrong_field(status: &Status) -> String {
     let first = violations.and_then(|all| all.into_iter().next());
     first.map(|violation| violation.field).unwrap_or_default()
 }
+
+/// Whether the code says that another try may help.
+#[must_use]
+pub fn is_passing(status: &Status) -> bool {
+    use tonic::Code::{
+        Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,
+    };
+    let passing = [
+        Aborted,
+        Cancelled,
+        DeadlineExceeded,
+        Internal,
+        ResourceExhausted,
+        Unavailable,
+        Unknown,
+    ];
+    passing.contains(&status.code())
+}

@@ -5,6 +5,8 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::{Status, Streaming};
 
+use crate::refusal::is_passing;
+
 /// How long a condition may take before the test gives up; far beyond what a loaded machine needs.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
@@ -49,6 +51,23 @@ where
         "waited {:.1} s for: {what}\nlast seen: {last}",
         start.elapsed().as_secs_f64()
     );
+}
+
+/// Asks again while another try may help, at most for [`LIMIT`]: the programs under test give up
+/// after seconds, which is less than a busy machine may need.
+pub async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let end = Instant::now() + LIMIT;
+    loop {
+        match ask().await {
+            Err(status) if is_passing(&status) && Instant::now() < end => {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// The next message of a stream; `None` at its good end. A stream that says nothing makes a test

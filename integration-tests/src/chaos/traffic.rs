@@ -14,7 +14,7 @@ use super::{
     History,
     witness::{BundleContents, WitnessedBundle},
 };
-use crate::Operator;
+use crate::{Operator, refusal::is_passing};
 
 /// Bundle names that are deployed: few, so that deployments supersede each other.
 const NAMES: [&str; 3] = ["app", "base", "edge"];
@@ -198,21 +198,4 @@ impl Traffic {
             }
         }
     }
-}
-
-/// Whether the code says that another try may help.
-fn is_passing(status: &Status) -> bool {
-    use tonic::Code::{
-        Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,
-    };
-    let passing = [
-        Aborted,
-        Cancelled,
-        DeadlineExceeded,
-        Internal,
-        ResourceExhausted,
-        Unavailable,
-        Unknown,
-    ];
-    passing.contains(&status.code())
 }

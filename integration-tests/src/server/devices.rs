@@ -7,6 +7,7 @@ use crate::{
     agent::{AgentOptions, TestAgent},
     keys,
     raw_agent::RawIdentity,
+    wait::insist,
 };
 
 /// Agents that enrol at the same time; each takes a core for its key.
@@ -66,8 +67,8 @@ impl TestServer {
     /// Enrols a device that the test itself speaks for.
     pub async fn raw_device(&self, name: &str) -> RawIdentity {
         let token = self.operator.enrollment_token(&[]).await;
-        RawIdentity::enrol(self, &token, self.new_key(), name)
-            .await
-            .expect("a fresh key and name enrol")
+        let key = self.new_key();
+        let enrolled = insist(|| RawIdentity::enrol(self, &token, key, name)).await;
+        enrolled.expect("a fresh key and name enrol")
     }
 }

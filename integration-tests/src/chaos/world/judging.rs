@@ -16,7 +16,7 @@ use crate::chaos::{
 };
 
 /// How long temporary things may stay before they count as left behind.
-const TIDY_LIMIT: Duration = Duration::from_secs(10);
+const TIDY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Sessions an agent gets to have its outcomes acknowledged before they count as lost.
 const CHANCES: usize = 3;
