@@ -55,6 +55,8 @@ pub struct Plan {
     pub database: Database,
     /// Devices to do it to; `None` is the scenario's own choice.
     pub devices: Option<usize>,
+    /// Only the parts of the scenario whose names contain this; `None` is all of them.
+    pub only: Option<String>,
     /// What is done, shown when it fails.
     pub history: History,
 }
@@ -68,6 +70,7 @@ impl Plan {
             count,
             database,
             devices: None,
+            only: None,
             history: History::default(),
         }
     }
@@ -119,7 +122,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hostile",
-        about: "attacks by strangers, a viewer, an operator and a device, `--count` seconds each",
+        about: "attacks by strangers, a viewer, an operator and a device; each lasts a fifth of \
+                `--count` seconds four times, and then all of them without a break",
         ci: 1,
         databases: BOTH,
         run: |plan| Box::pin(hostile::run(plan)),

@@ -6,14 +6,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use kernex_proto::{
     PROTOCOL_REVISION,
-    handshake::{
-        ChannelBinding, EnrollTranscript, EnrollmentToken, ReadHello, SessionTranscript,
-        SessionTranscriptV1, agreed_revision,
-    },
+    handshake::{ChannelBinding, EnrollTranscript, EnrollmentToken},
     ids::{ClusterId, DeviceId, Digest, JournalId},
     v1::{
         AttemptState, Challenge, Command, DeviceSessionResponse, DiskFault, EnrollRequest,
-        EnrollResponse, HeldAttempt, Hello, Inventory, Ready, Welcome,
+        EnrollResponse, HeldAttempt, Hello, Ready, Welcome,
         agent_service_client::AgentServiceClient, device_session_request as up,
         device_session_response as down,
     },
@@ -32,10 +29,13 @@ use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
 use crate::{keys, server::TestServer};
 
 mod codec;
+mod hello;
 mod session;
+mod wire;
 
 use codec::AnyBytes;
 pub use session::{RawSession, SessionSender, failed, succeeded};
+pub use wire::WireSession;
 
 /// Longest wait for the next message of the server.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -131,7 +131,9 @@ impl RawIdentity {
         session
     }
 
-    async fn open(
+    /// Opens a session and says that these attempts are in the journal; `Err` when the server
+    /// refuses.
+    pub async fn open(
         &mut self,
         server: &TestServer,
         held: Vec<HeldAttempt>,
@@ -148,6 +150,14 @@ impl RawIdentity {
             }))
             .await;
         Ok(session)
+    }
+
+    /// The answer to a challenge on any connection, signed, as it goes over the wire.
+    #[must_use]
+    pub fn answer(&self, challenge: &Challenge, binding: &ChannelBinding) -> Hello {
+        let mut hello = hello::unsigned(self);
+        hello::sign(self, challenge, binding, &mut hello);
+        hello::sealed(challenge, hello)
     }
 
     /// The public key as SPKI DER.
@@ -175,7 +185,7 @@ pub fn enroll_request(token: &EnrollmentToken, key: &PrivateKey, name: &str) -> 
         public_key: public_key.into(),
         device_name: name.to_owned(),
         nonce: nonce.to_vec().into(),
-        inventory: Some(inventory()),
+        inventory: Some(hello::inventory()),
     }
 }
 
@@ -230,18 +240,7 @@ impl Opening {
     /// A valid `Hello` for this connection, signed; [`Self::say`] encodes it for its revision.
     #[must_use]
     pub fn hello(&self, identity: &RawIdentity) -> Hello {
-        let mut hello = Hello {
-            device_id: identity.device.to_string(),
-            client_nonce: rand::random::<[u8; 32]>().to_vec().into(),
-            boot_id: "5f3c1f6e-0000-4000-8000-000000000001".into(),
-            journal_id: identity.journal.to_string(),
-            last_epoch: identity.last_epoch,
-            protocol_revision: identity.protocol_revision,
-            capabilities: vec!["stop".into()],
-            agent_version: "0.0.0-test".into(),
-            inventory: Some(inventory()),
-            ..Hello::default()
-        };
+        let mut hello = hello::unsigned(identity);
         self.sign(identity, &mut hello);
         hello
     }
@@ -251,46 +250,13 @@ impl Opening {
     /// # Panics
     /// When its journal is not an id.
     pub fn sign(&self, identity: &RawIdentity, hello: &mut Hello) {
-        let cluster = self.challenge.cluster_id.parse().expect("a cluster id");
-        let key = Digest::of(&identity.public_key());
-        hello.signature = Bytes::new();
-        let transcript = if self.revision(hello) == 1 {
-            SessionTranscriptV1 {
-                cluster,
-                server_nonce: &self.challenge.server_nonce,
-                client_nonce: &hello.client_nonce,
-                device: identity.device,
-                key,
-                boot_id: &hello.boot_id,
-                journal: hello.journal_id.parse().expect("a journal id"),
-            }
-            .bytes()
-        } else {
-            SessionTranscript {
-                cluster,
-                server_nonce: &self.challenge.server_nonce,
-                client_nonce: &hello.client_nonce,
-                binding: &self.binding,
-                key,
-                body: &ReadHello::body_of(hello),
-            }
-            .bytes()
-        };
-        hello.signature = sign(&identity.key, &transcript);
-    }
-
-    fn revision(&self, hello: &Hello) -> u32 {
-        agreed_revision(hello.protocol_revision, self.challenge.protocol_revision)
+        hello::sign(identity, &self.challenge, &self.binding, hello);
     }
 
     /// A signed `Hello` as it goes over the wire.
     #[must_use]
-    pub fn sealed(&self, mut hello: Hello) -> Hello {
-        if self.revision(&hello) == 1 {
-            return hello;
-        }
-        let signature = std::mem::take(&mut hello.signature);
-        ReadHello::sealed(ReadHello::body_of(&hello), signature)
+    pub fn sealed(&self, hello: Hello) -> Hello {
+        hello::sealed(&self.challenge, hello)
     }
 
     /// Sends nothing and waits until the server ends it; returns the status.
@@ -353,15 +319,4 @@ fn sign(key: &PrivateKey, message: &[u8]) -> Bytes {
     let key = SigningKey::<Sha256>::new_with_salt_len(key.clone(), 32);
     let signature = key.sign_with_rng(&mut rand::rng(), message);
     signature.to_vec().into()
-}
-
-fn inventory() -> Inventory {
-    Inventory {
-        os: "linux".into(),
-        arch: std::env::consts::ARCH.into(),
-        hostname: "test".into(),
-        kernel: "0".into(),
-        cpu_count: 1,
-        memory_bytes: 1 << 30,
-    }
 }

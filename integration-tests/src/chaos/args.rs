@@ -35,8 +35,10 @@ pub enum Command {
 pub struct Run {
     /// Its name, as `list` shows it.
     pub scenario: String,
-    /// Faults on each database; for `crashes`, how often each point is taken [default: as many as
-    /// in CI].
+    /// Faults on each database. For `crashes`, how often each point is taken. For `hostile`, the
+    /// seconds of an attack: from 20 on it comes in four bursts of a fifth of that, and then lasts
+    /// all of it without a break; with 40 it outlasts what slow readers are given [default: as many
+    /// as in CI].
     #[arg(long)]
     pub count: Option<usize>,
     /// Decides every random choice [default: drawn and printed].
@@ -48,6 +50,9 @@ pub struct Run {
     /// Devices [default: the scenario's own choice].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub devices: Option<u16>,
+    /// For `hostile`: only the attacks whose names contain this.
+    #[arg(long)]
+    pub only: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

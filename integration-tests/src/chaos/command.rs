@@ -72,6 +72,7 @@ fn plans(run: &Run) -> Result<Vec<(&'static Scenario, Plan)>, String> {
     };
     let plan = |database| Plan {
         devices: run.devices.map(usize::from),
+        only: run.only.clone(),
         ..Plan::new(
             seed_or(run.seed),
             run.count.unwrap_or(scenario.ci),

@@ -63,6 +63,11 @@ impl Wire {
         Ok(Pin::new(&mut self.driver).await?)
     }
 
+    /// From now on the server may send nothing more on any stream, also not on those that are open.
+    pub fn shut(&mut self) -> Result<(), WireError> {
+        Ok(self.driver.set_initial_window_size(0)?)
+    }
+
     /// Runs `work` while the connection moves.
     pub async fn during<T>(
         &mut self,

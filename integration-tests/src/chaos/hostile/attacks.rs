@@ -59,8 +59,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack!("idle connections", 1, strangers::idle_http),
     attack!("sessions without Hello", 1, strangers::silent_sessions),
     attack!("endless enrolments", 4, strangers::endless_enrolments),
+    attack!(
+        "256 endless enrolments",
+        1,
+        strangers::connections_that_enrol
+    ),
     attack!("wrong Hellos", 4, strangers::wrong_hellos),
     attack!("huge Hellos", 2, strangers::huge_hellos),
+    attack!("nested groups", 2, strangers::nested_groups),
     attack!("guessed tokens", 4, strangers::guessed_tokens),
     attack!("guessed enrolments", 4, strangers::guessed_enrolments),
     attack!("health watches", 8, strangers::health_watches),
@@ -69,6 +75,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack!("uploads that stand still", 1, insiders::idle_uploads),
     attack!("an endless upload", 1, insiders::endless_upload),
     attack!("made-up releases", 1, insiders::made_up_releases),
+    attack!("made-up session numbers", 1, insiders::made_up_epochs),
+    attack!("a million fields", 1, insiders::a_million_fields),
     attack!("made-up progress", 1, insiders::made_up_progress),
     attack!("made-up outcomes", 1, insiders::made_up_outcomes),
     attack!(

@@ -152,7 +152,7 @@ impl HonestFleet {
         self.with_log(Failure::new(what))
     }
 
-    fn with_log(&self, failure: Failure) -> Failure {
+    pub(super) fn with_log(&self, failure: Failure) -> Failure {
         failure.with_dump(self.server.process().tail())
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Target {
     pub(super) whole: bool,
     pub(super) viewer: String,
     pub(super) operator: String,
+    /// A device of its own: what it says of itself is not true.
+    pub(super) liar: RawIdentity,
     rogue: Mutex<RawIdentity>,
     connector: Connector,
     done: AtomicUsize,
@@ -43,6 +45,7 @@ impl Target {
         Ok(Self {
             viewer: token(&server, "hostile-viewer", Role::Viewer).await?,
             operator: token(&server, "hostile-operator", Role::Operator).await?,
+            liar: server.raw_device("hostile-liar").await,
             rogue: Mutex::new(server.raw_device("hostile-device").await),
             connector: honest.connector.clone(),
             done: AtomicUsize::new(0),

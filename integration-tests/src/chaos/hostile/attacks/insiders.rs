@@ -214,3 +214,25 @@ pub(super) async fn sessions_over_and_over(target: &Target, _: usize) {
         target.did();
     }
 }
+
+/// The device says that it has had sessions that nobody opened.
+pub(super) async fn made_up_epochs(target: &Target, _: usize) {
+    let mut liar = target.liar.clone();
+    liar.last_epoch = rand::random::<u64>() >> 1;
+    let opened = timeout(Duration::from_secs(10), liar.try_connect(&target.server));
+    // Refused or taken for a copy of itself: the lie was told.
+    if opened.await.is_ok() {
+        target.did();
+    }
+}
+
+/// A message as long as a device may send, of fields that nobody knows.
+pub(super) async fn a_million_fields(target: &Target, _: usize) {
+    let Some(mut session) = rogue(target).await else {
+        return;
+    };
+    // Field 15, a number, 1.
+    session.send_bytes([0x78, 0x01].repeat(1_000_000)).await;
+    target.did();
+    let _ = timeout(HELD, session.end()).await;
+}

@@ -7,6 +7,7 @@ use kernex_proto::v1::{
     AttemptRef, Challenge, DeviceSessionRequest, DeviceSessionResponse, EnrollRequest, HeldAttempt,
     Hello, device_session_request as up, device_session_response as down,
 };
+use prost::Message as _;
 use tokio::{io::AsyncWriteExt as _, time::sleep};
 
 use super::super::target::Target;
@@ -112,8 +113,49 @@ pub(super) async fn endless_enrolments(target: &Target, _: usize) {
     .await;
 }
 
+/// As many connections as a source may have before anything on them has authenticated. Each sends
+/// as much of an enrolment as the server takes, in as many calls as it may have.
+pub(super) async fn connections_that_enrol(target: &Target, _: usize) {
+    const ANNOUNCED: u32 = 16_000;
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..target.many(256) {
+        let Ok(mut wire) = target.wire(WINDOW).await else {
+            continue;
+        };
+        target.did();
+        held.spawn(async move {
+            let open = wire.calls.clone();
+            let sending = async {
+                let mut opened = Vec::new();
+                for _ in 0..8 {
+                    let (mut sender, receiver) = open.open(ENROLL, &[]).await?;
+                    let mut most = vec![0; ANNOUNCED as usize];
+                    most[1..5].copy_from_slice(&ANNOUNCED.to_be_bytes());
+                    sender.bytes(most.into()).await?;
+                    opened.push((sender, receiver));
+                }
+                sleep(HELD).await;
+                Ok::<_, WireError>(())
+            };
+            let _ = wire.during(sending).await;
+        });
+    }
+    while held.join_next().await.is_some() {}
+}
+
 /// Says a Hello to each challenge.
 async fn hellos(target: &Target, hello: impl Fn(Challenge) -> Hello) {
+    answer(target, |challenge| {
+        let message = DeviceSessionRequest {
+            message: Some(up::Message::Hello(hello(challenge))),
+        };
+        message.encode_to_vec()
+    })
+    .await;
+}
+
+/// Answers a challenge with these bytes as one message.
+async fn answer(target: &Target, message: impl Fn(Challenge) -> Vec<u8>) {
     let Ok(mut wire) = target.wire(WINDOW).await else {
         return;
     };
@@ -125,13 +167,17 @@ async fn hellos(target: &Target, hello: impl Fn(Challenge) -> Hello) {
         else {
             return Err(WireError::NotGrpc("no challenge"));
         };
-        sender.send(&DeviceSessionRequest {
-            message: Some(up::Message::Hello(hello(challenge))),
-        })?;
+        sender.send_bytes(&message(challenge))?;
         target.did();
         receiver.skip().await
     };
     let _ = wire.during(talking).await;
+}
+
+/// Groups in groups, as deep as a Hello may be long.
+pub(super) async fn nested_groups(target: &Target, _: usize) {
+    // The beginning of a group of field 1000.
+    answer(target, |_| [0xc3, 0x3e].repeat(120_000)).await;
 }
 
 pub(super) async fn wrong_hellos(target: &Target, _: usize) {
