@@ -3,7 +3,10 @@
 mod devices;
 mod tokens;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use kernex_integration_tests::{
     Database, Operator, RawIdentity, TestServer, raw_agent::RawSession, refusal::reason,
@@ -21,7 +24,9 @@ use tonic::{Code, Status, Streaming};
 const SOON: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
     let happened = tokio::time::timeout(SOON, happens).await;
+    eprintln!("{what} ended after {:?}", begun.elapsed());
     happened.unwrap_or_else(|_| panic!("{what} goes on"))
 }
 

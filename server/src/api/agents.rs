@@ -141,6 +141,7 @@ impl AgentService for Agents {
         let ended_by = EndedBy {
             signal: hold.signal(),
             status: unauthenticated(),
+            lease: None,
         };
         let bytes = while_held(bytes.map_err(Status::from), hold);
         let down = self.0.metrics.edge.bundle_bytes.with_label("down");

@@ -269,6 +269,7 @@ impl Shared {
         EndedBy {
             signal: self.draining.clone(),
             status: going_away(),
+            lease: None,
         }
     }
 }

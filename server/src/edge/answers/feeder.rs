@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::edge::auth::Lease;
+
 /// Messages ahead of the peer for a stream whose messages are large or rare.
 pub(crate) const FEW: usize = 1;
 /// Messages ahead of the peer for a stream of many small ones. A switch of tasks for each would
@@ -179,7 +181,7 @@ impl End {
     }
 }
 
-/// Ends a call from outside, with a status. Put it into the extensions of a request before it is
+/// Ends a call from outside, with a status, by a signal or by the end of a [`Lease`]. Put it into the extensions of a request before it is
 /// handled, or into those of the response to a stream. A call that is not answered yet is dropped
 /// and answered with the status. A stream is ended with it, ahead of the messages that wait, and
 /// its task stops at once. A peer that takes nothing does not hear of it: its connection is closed
@@ -190,16 +192,19 @@ pub(crate) struct EndedBy {
     pub(crate) signal: CancellationToken,
     /// What the caller is told.
     pub(crate) status: Status,
+    /// Ends the call as well when it is over, with a status of its own.
+    pub(crate) lease: Option<Lease>,
 }
 
 impl EndedBy {
     /// Waits for the signal; for ever when there is none.
     pub(super) async fn wait(by: Option<&Self>) -> Status {
         match by {
-            Some(by) => {
-                by.signal.cancelled().await;
-                by.status.clone()
-            }
+            Some(by) => tokio::select! {
+                biased;
+                () = by.signal.cancelled() => by.status.clone(),
+                status = Lease::end_of(by.lease.as_ref()) => status,
+            },
             None => std::future::pending().await,
         }
     }
@@ -297,6 +302,7 @@ mod tests {
             let by = EndedBy {
                 signal: signal.clone(),
                 status: Status::unauthenticated("revoked"),
+                lease: None,
             };
             let (pump, end) = feeder.take().expect("the first time");
             end.listen_to([None, Some(by)]);

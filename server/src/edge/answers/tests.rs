@@ -6,7 +6,10 @@ use tokio::sync::oneshot;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use super::*;
-use crate::{lifecycle::Shutdown, metrics::Transactions};
+use crate::{
+    clock::Clock, edge::auth::Lease, lifecycle::Shutdown, metrics::Transactions,
+    revocations::Revocable, store::Store,
+};
 
 const GET: &str = "/kernex.v1.DeviceService/GetDevice";
 const WATCH: &str = "/kernex.v1.EventService/WatchEvents";
@@ -160,6 +163,7 @@ async fn a_signal_answers_a_call_that_waits_and_ends_a_stream_that_runs() {
     let by = EndedBy {
         signal: signal.clone(),
         status: Status::unauthenticated("revoked"),
+        lease: None,
     };
     let around = Around::new();
     let mut stream = around.call(WATCH, Some(by.clone()), watched).await;
@@ -186,6 +190,7 @@ async fn a_handler_may_name_a_signal_in_its_answer_too() {
     let by = EndedBy {
         signal: signal.clone(),
         status: Status::aborted("the session ended"),
+        lease: None,
     };
     let around = Around::new();
     let named = || async {
@@ -215,4 +220,27 @@ async fn a_stream_of_a_library_is_bounded_too_and_ends_when_the_server_stops() {
     let frame = response.body_mut().frame().await.expect("a frame");
     let trailers = frame.expect("no failure").into_trailers().expect("its end");
     assert_eq!(trailers["grpc-status"], "14");
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_when_its_token_expires() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}", folder.path().join("test.db").display());
+    let clock = Clock::system();
+    let store = Store::open(&url, clock.clone()).await.expect("opens");
+    let token = Revocable::Token(kernex_proto::ids::TokenId::generate());
+    let hold = store.revocations().hold(token);
+    let expires_at = clock.now().plus(Duration::from_secs(3600));
+    let lease = Lease::new(hold, expires_at, store);
+    let around = Around::new();
+    let mut response = around.call(WATCH, Some(lease.ended_by()), watched).await;
+    tokio::time::pause();
+    let ended = around.tasks.finished(Duration::from_secs(300)).await;
+    assert!(!ended, "the token has most of an hour left");
+    clock.advance(Duration::from_secs(3600));
+    let ended = around.tasks.finished(Duration::from_secs(60)).await;
+    assert!(ended, "nothing feeds it, though nobody has read a byte");
+    let frame = response.body_mut().frame().await.expect("a frame");
+    let trailers = frame.expect("no failure").into_trailers().expect("its end");
+    assert_eq!(trailers["grpc-status"], "16");
 }

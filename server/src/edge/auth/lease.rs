@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Lease {
-    pub(super) fn new(hold: Hold, expires_at: Timestamp, store: Store) -> Self {
+    pub(in crate::edge) fn new(hold: Hold, expires_at: Timestamp, store: Store) -> Self {
         Self(Arc::new(Inner {
             hold,
             expires_at,
@@ -41,12 +41,21 @@ impl Lease {
         }))
     }
 
-    /// Ends the call at once when the token is revoked, whether its peer reads or not. The end of
-    /// an expired token is seen where the answer is read.
-    pub(super) fn ended_by(&self) -> EndedBy {
+    /// Ends the call at once when the token is revoked or has expired, whether its peer reads or
+    /// not.
+    pub(in crate::edge) fn ended_by(&self) -> EndedBy {
         EndedBy {
             signal: self.0.hold.signal(),
             status: token_ended(REVOKED),
+            lease: Some(self.clone()),
+        }
+    }
+
+    /// Waits for the end of a lease; for ever when there is none.
+    pub(in crate::edge) async fn end_of(lease: Option<&Self>) -> Status {
+        match lease {
+            Some(lease) => lease.clone().ended().await,
+            None => std::future::pending().await,
         }
     }
 
