@@ -14,6 +14,7 @@ use kernex_integration_tests::{
     process::Process,
     server::{command, free_port},
 };
+use kernex_proto::v1::{WhoAmIRequest, access_service_client::AccessServiceClient};
 use rustix::process::Signal;
 use tonic::Code;
 use tonic_health::pb::{
@@ -101,6 +102,32 @@ async fn health_and_reflection_answer(database: Database) {
             "{names:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_open_reflection_everybody_may_ask_for_the_schema_and_for_nothing_else() {
+    let options = ServerOptions::default().env("KERNEX_OPEN_REFLECTION", "true");
+    let server = TestServer::start_with(Database::Sqlite, options).await;
+    let channel = server.channel().await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(channel.clone())
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .expect("no token is asked for")
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    assert!(
+        matches!(&answer, Some(MessageResponse::ListServicesResponse(list)) if !list.service.is_empty()),
+        "{answer:?}"
+    );
+    let refused = AccessServiceClient::new(channel)
+        .who_am_i(WhoAmIRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
 }
 
 async fn a_restarted_server_still_has_everything(database: Database) {

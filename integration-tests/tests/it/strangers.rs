@@ -2,6 +2,7 @@
 //! nobody out.
 
 mod crowds;
+mod guesses;
 mod proxies;
 
 use std::{net::Ipv4Addr, time::Duration};
