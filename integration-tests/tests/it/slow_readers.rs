@@ -7,15 +7,19 @@ mod world;
 use std::{fs, time::Duration};
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, both_databases,
+    BundleBuilder, Database, Operator, both_databases,
     fleet::{Windows, WireError},
+    raw_agent::WireSession,
     refusal::reason,
     wait::seen,
     wait_for,
 };
 use kernex_proto::{
     error::Reason,
-    v1::{UploadBegin, WatchEventsRequest},
+    v1::{
+        AwayReason, CreateDeploymentRequest, Device, DeviceStatus, PlanDeploymentRequest,
+        UploadBegin, WatchEventsRequest,
+    },
 };
 use tonic::Code;
 use world::{Attack, World, streaming};
@@ -32,7 +36,10 @@ const MANY: usize = 64;
 both_databases![
     a_client_that_reads_nothing_of_any_stream_delays_nobody_else,
     a_client_that_reads_nothing_is_cut_off_and_its_streams_are_freed,
+    a_client_that_reads_nothing_loses_its_streams_when_its_token_expires,
+    a_session_that_reads_nothing_ends_and_costs_only_itself,
     one_token_cannot_take_every_upload,
+    one_token_cannot_have_every_device_asked,
     a_slow_download_is_not_cut_off,
 ];
 
@@ -156,6 +163,84 @@ async fn a_client_that_reads_nothing_is_cut_off_and_its_streams_are_freed(databa
     world.answers(0).await;
 }
 
+async fn a_client_that_reads_nothing_loses_its_streams_when_its_token_expires(database: Database) {
+    const WATCH: &str = "/kernex.v1.EventService/WatchEvents";
+    // Nobody else ends them.
+    let world = World::start(database, &[("KERNEX_STALL_LIMIT", "1h")]).await;
+    let token = world.token_for("brief".into(), 20).await;
+    let call = world.call(WATCH, &token);
+    let attack = Attack::open(&world.connector(SHUT), 0, &world.admin, &call, 8).await;
+    let mut held = tokio::task::JoinSet::new();
+    held.spawn(attack.closed());
+    let watchers = async |most: f64| {
+        let held = world.figure("kernex_watchers").await;
+        seen(held == most, held)
+    };
+    wait_for("the watches to be held", || watchers(8.0)).await;
+    wait_for("the watches to end with the token", || watchers(0.0)).await;
+    assert!(
+        held.try_join_next().is_none(),
+        "the connection is still open"
+    );
+}
+
+async fn a_session_that_reads_nothing_ends_and_costs_only_itself(database: Database) {
+    let settings = [
+        ("KERNEX_STALL_LIMIT", "1s"),
+        ("KERNEX_HEARTBEAT_INTERVAL", "500ms"),
+    ];
+    let world = World::start(database, &settings).await;
+    let before = world.server.process().memory_kib();
+    let connector = world.connector(Windows::QUIET);
+    let mut shut = tokio::task::JoinSet::new();
+    // One goes on with heartbeats, whose answers fill the queue of its session. The other one says
+    // nothing.
+    for (number, talks) in [(1, true), (2, false)] {
+        let name = format!("shut-{number}");
+        let device = world.server.raw_device(&name).await;
+        let mut wire = connector.connect(number).await.expect("it connects");
+        let (calls, binding) = (wire.calls.clone(), wire.binding);
+        let opening = async {
+            let mut session = WireSession::open(&calls, &binding, &device).await?;
+            session.heartbeat(1).await?;
+            Ok(session)
+        };
+        let mut session = wire.during(opening).await.expect("the session opens");
+        wire.shut().expect("it is open");
+        shut.spawn(async move {
+            let talking = async {
+                for seq in 2.. {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    if talks {
+                        session.beat(seq)?;
+                    }
+                }
+                Ok(())
+            };
+            let _ = wire.during(talking).await;
+            // Also when there is nothing left to say it on.
+            let _ = wire.drive().await;
+        });
+    }
+    world.answers(0).await;
+    let ended = tokio::time::timeout(Duration::from_secs(90), async {
+        while shut.join_next().await.is_some() {}
+    });
+    assert!(ended.await.is_ok(), "a connection is still open");
+    for (name, why) in [
+        ("shut-1", AwayReason::SlowConsumer),
+        ("shut-2", AwayReason::Silent),
+    ] {
+        let is_away = |device: &Device| device.status() != DeviceStatus::Online;
+        let device = world.operator.device_where(name, "to be away", is_away);
+        let device = device.await;
+        assert_eq!(device.away_reason(), why, "{name}: {device:?}");
+    }
+    let grown = world.server.process().memory_kib().saturating_sub(before);
+    assert!(grown < 32 * 1024, "the server has grown by {grown} KiB");
+    world.answers(1).await;
+}
+
 async fn one_token_cannot_take_every_upload(database: Database) {
     let world = World::start(database, &[]).await;
     let staging = world.server.data().join("bundles/tmp");
@@ -196,6 +281,40 @@ async fn one_token_cannot_take_every_upload(database: Database) {
             .map_err(|status| status.to_string())
     })
     .await;
+}
+
+async fn one_token_cannot_have_every_device_asked(database: Database) {
+    let world = World::start(database, &[]).await;
+    let ask = |operator: Operator| {
+        let request = PlanDeploymentRequest {
+            deployment: Some(CreateDeploymentRequest {
+                bundle: world.digest.clone(),
+                device_names: vec!["edge-1".into()],
+                ..Default::default()
+            }),
+        };
+        async move { operator.plans().plan_deployment(request).await }
+    };
+    let token = world.token("another".into()).await;
+    let other = world.operator.with_token(&token);
+    // The device never answers, so each plan takes as long as it may.
+    let mut plans = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        plans.spawn(ask(world.operator.clone()));
+    }
+    plans.spawn(ask(other));
+    let answers = plans.join_all().await;
+    let mut refusals = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let refused = refusals.next().expect("a token has two plans at a time");
+    assert_eq!(reason(refused), Some(Reason::TokenLimit), "{refused}");
+    assert!(
+        refused.message().contains("2 plans")
+            && refused.message().contains("--max-plans-per-token"),
+        "{refused}"
+    );
+    assert!(refusals.next().is_none(), "{answers:?}");
+    let again = ask(world.operator.clone()).await;
+    again.expect("the places came back");
 }
 
 async fn a_slow_download_is_not_cut_off(database: Database) {

@@ -181,10 +181,15 @@ impl World {
 
     /// An operator's token of its own.
     pub(super) async fn token(&self, name: String) -> String {
+        self.token_for(name, 3600).await
+    }
+
+    /// The same for so many seconds.
+    pub(super) async fn token_for(&self, name: String, ttl_seconds: u64) -> String {
         let request = CreateOperatorTokenRequest {
             name,
             role: Role::Operator.into(),
-            ttl_seconds: 3600,
+            ttl_seconds,
             ..Default::default()
         };
         let token = self.operator.access().create_operator_token(request).await;

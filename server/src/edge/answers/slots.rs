@@ -163,6 +163,23 @@ mod tests {
     };
 
     #[test]
+    fn a_token_has_sixteen_streams_four_uploads_and_two_plans() {
+        let most = SlotLimits::default();
+        assert_eq!((most.streams, most.uploads, most.plans), (16, 4, 2));
+        for (kind, count) in [
+            (SlotKind::Stream, 16),
+            (SlotKind::Halt, 16),
+            (SlotKind::Upload, 4),
+            (SlotKind::Plan, 2),
+        ] {
+            let (places, ada) = (StreamSlots::new(most), SlotOwner::Connection(1));
+            let taken: Vec<_> = (0..=count).map(|_| places.take(ada, kind)).collect();
+            let refused = taken.iter().position(Result::is_err);
+            assert_eq!(refused, Some(count), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn each_caller_has_its_own_places_of_each_kind_and_gets_them_back() {
         let places = StreamSlots::new(FEW);
         let (ada, bob) = (SlotOwner::Connection(1), SlotOwner::Connection(2));
