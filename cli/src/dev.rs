@@ -6,7 +6,7 @@
 
 use std::{
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -27,9 +27,11 @@ use crate::{
 
 mod example;
 mod fleet;
+mod home;
 mod registration;
 
 use fleet::Fleet;
+use home::Home;
 use registration::Registration;
 
 /// Most time until the control plane answers for the first time.
@@ -68,7 +70,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         Err(failure) => Err(failure),
     };
     fleet.stop().await;
-    home.close();
+    drop(home);
     result
 }
 
@@ -235,45 +237,4 @@ async fn stay_up(context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
     // With a folder that stays, too: the next run has another port and writes a context anew.
     registration.remove()?;
     result
-}
-
-/// The folder for everything: the one that was given, or a temporary one.
-enum Home {
-    Given(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Home {
-    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
-        let Some(path) = given else {
-            return tempfile::Builder::new()
-                .prefix("kernex-dev-")
-                .tempdir()
-                .map(Self::Temporary)
-                .map_err(|error| Failure::file("write in", &std::env::temp_dir(), &error));
-        };
-        std::fs::create_dir_all(&path)
-            .and_then(|()| std::fs::canonicalize(&path))
-            .map(Self::Given)
-            .map_err(|error| Failure::file("create", &path, &error))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Given(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-
-    fn close(self) {
-        if let Self::Temporary(folder) = self {
-            let path = folder.path().to_owned();
-            if let Err(error) = folder.close() {
-                print_note(&format!(
-                    "warning: `{}` could not be removed: {error}",
-                    path.display()
-                ));
-            }
-        }
-    }
 }
