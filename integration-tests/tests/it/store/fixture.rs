@@ -331,6 +331,17 @@ impl Fixture {
         rows.iter().map(row).collect()
     }
 
+    /// Leaves journals as they were before they had a resume mark.
+    pub(super) async fn forget_marks(&self) {
+        let forget = Query::update()
+            .table("journals")
+            .value("recorded_seq", None::<i64>)
+            .to_owned();
+        let db = sea_orm::Database::connect(&self.url).await.unwrap();
+        db.execute(&forget).await.unwrap();
+        db.close().await.unwrap();
+    }
+
     pub(super) async fn kinds_of_events(&self) -> Vec<String> {
         let events = self.view.events_after(0, 10_000).await.unwrap();
         events.into_iter().map(|event| event.kind).collect()

@@ -61,6 +61,7 @@ both_databases![
     the_resume_mark_never_passes_a_missing_outcome,
     the_resume_mark_passes_outcomes_of_every_disposition,
     a_report_without_its_place_in_the_journal_raises_no_resume_mark,
+    a_journal_without_a_mark_begins_at_the_number_of_its_agent_and_an_upgrade_resends_nothing,
     copies_get_no_resume_mark_and_the_kept_one_sends_everything_again,
     after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received,
     an_outcome_of_an_unknown_attempt_updates_what_the_device_runs,
@@ -187,6 +188,31 @@ async fn a_report_without_its_place_in_the_journal_raises_no_resume_mark(databas
         opened(&fixture, &device, epoch, None).await.recorded_seq,
         Some(0)
     );
+}
+
+async fn a_journal_without_a_mark_begins_at_the_number_of_its_agent_and_an_upgrade_resends_nothing(
+    database: Database,
+) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let first = opened(&fixture, &device, 0, None).await;
+    // So the upgrade that brought marks left the journals that were there.
+    fixture.forget_marks().await;
+    let unsaid = opened(&fixture, &device, first.epoch, None).await;
+    assert_eq!(unsaid.recorded_seq, None, "nobody knows");
+    let begun = opened(&fixture, &device, unsaid.epoch, Some(41)).await;
+    assert_eq!(
+        begun.recorded_seq,
+        Some(41),
+        "the agent has nothing above that to send again"
+    );
+    // From then on the rows decide, whatever the agent says.
+    let later = opened(&fixture, &device, begun.epoch, Some(50)).await;
+    assert_eq!(later.recorded_seq, Some(41));
+    let report = outcome(&device, nowhere(), (41, 44), succeeded("1", b"1"));
+    fixture.store.apply_reports(&[report]).await.unwrap();
+    let raised = opened(&fixture, &device, later.epoch, Some(44)).await;
+    assert_eq!(raised.recorded_seq, Some(44), "it goes on from there");
 }
 
 async fn copies_get_no_resume_mark_and_the_kept_one_sends_everything_again(database: Database) {
