@@ -12,10 +12,11 @@ use kernex_integration_tests::{
 use kernex_proto::{
     ids::{AttemptId, Digest, TargetId},
     v1::{
-        ActiveRelease, AttemptState, Deploy, Disposition, Heartbeat, Progress, Report, Step,
-        VitalSigns, device_session_request as up, device_session_response as down, report,
+        ActiveRelease, AttemptState, Deploy, Disposition, Heartbeat, HeldAttempt, Progress, Report,
+        Step, VitalSigns, device_session_request as up, device_session_response as down, report,
     },
 };
+use tonic::Code;
 
 /// A server with a device of the test's own, and where its figures are.
 async fn monitored(
@@ -62,6 +63,7 @@ both_databases![
     a_flood_of_outcomes_is_slowed_down_and_none_is_lost,
     a_flood_of_progress_is_dropped_and_the_outcome_after_it_is_not,
     endless_drift_makes_sixty_events_and_settles_when_it_ends,
+    a_device_that_holds_too_many_attempts_is_told_so_and_counted,
 ];
 
 async fn a_flood_of_outcomes_is_slowed_down_and_none_is_lost(database: Database) {
@@ -209,4 +211,32 @@ async fn endless_drift_makes_sixty_events_and_settles_when_it_ends(database: Dat
             .count(),
         60
     );
+}
+
+async fn a_device_that_holds_too_many_attempts_is_told_so_and_counted(database: Database) {
+    let (server, http) = TestServer::monitored(database).await;
+    let mut device = server.raw_device("rogue").await;
+    let held = |many: usize| -> Vec<HeldAttempt> {
+        let one = || HeldAttempt {
+            attempt: Some(
+                AttemptId {
+                    target: TargetId::generate(),
+                    number: 1,
+                }
+                .into(),
+            ),
+            state: AttemptState::Succeeded.into(),
+        };
+        std::iter::repeat_with(one).take(many).collect()
+    };
+    let refused = device.open(&server, held(4097)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(
+        refused.message().contains("4097 attempts") && refused.message().contains("4096"),
+        "{refused}"
+    );
+    assert_eq!(beyond(&http, "held_attempts").await, 1.0);
+    let mut session = device.open(&server, held(4096)).await.expect("it opens");
+    session.heartbeat(1).await;
+    assert_eq!(beyond(&http, "held_attempts").await, 1.0);
 }

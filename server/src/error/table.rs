@@ -181,6 +181,7 @@ impl From<HandshakeError> for Status {
     fn from(refusal: HandshakeError) -> Self {
         match refusal {
             HandshakeError::Malformed(why) => malformed(&why),
+            HandshakeError::TooManyHeld(_) => malformed(&refusal.to_string()),
             // A handshake that was too slow has proved nothing either.
             HandshakeError::NotAuthenticated(_) | HandshakeError::TooSlow => unauthenticated(),
             // The key was proved, so its owner may know what to do.

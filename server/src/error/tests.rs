@@ -179,6 +179,11 @@ fn a_session_that_does_not_open_or_ends_says_why() {
             Reason::InvalidArgument,
         ),
         (
+            HandshakeError::TooManyHeld(5000).into(),
+            Code::InvalidArgument,
+            Reason::InvalidArgument,
+        ),
+        (
             HandshakeError::NotAuthenticated("bad signature").into(),
             Code::Unauthenticated,
             Reason::Unauthenticated,

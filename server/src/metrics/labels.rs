@@ -51,13 +51,14 @@ pub(super) const HANDSHAKE_RESULTS: [&str; 11] = [
 ];
 
 /// What a device may do only so often, or so much of.
-pub(super) const DEVICE_LIMITS: [&str; 6] = [
+pub(super) const DEVICE_LIMITS: [&str; 7] = [
     "messages",
     "progress",
     "releases",
     "obstacles",
     "events",
     "unknown_reports",
+    "held_attempts",
 ];
 
 /// States that attempts end in without a reason.

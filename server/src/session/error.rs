@@ -12,6 +12,9 @@ pub enum HandshakeError {
     /// A message makes no sense, or came at the wrong time.
     #[error("{0}")]
     Malformed(String),
+    /// It lists more attempts than any device holds.
+    #[error("Hello: it holds {0} attempts, and at most {most} are read", most = super::handshake::MAX_HELD)]
+    TooManyHeld(usize),
     /// The signature or the revision's proof does not hold.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
@@ -81,6 +84,7 @@ impl HandshakeError {
             // The key is another machine's. A newer key speaks for the device.
             Self::KeyRevoked { .. }
             | Self::Malformed(_)
+            | Self::TooManyHeld(_)
             | Self::NotAuthenticated(_)
             | Self::TooSlow
             | Self::Overloaded { .. }
@@ -95,7 +99,7 @@ impl HandshakeError {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::TooManyHeld(_) => "malformed",
             Self::NotAuthenticated(_) => "unauthenticated",
             Self::ProtocolTooOld { .. } => "protocol_too_old",
             Self::ProtocolDowngraded { .. } => "protocol_downgraded",

@@ -32,8 +32,9 @@ use crate::{
 /// A stream that is no open session by then is closed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Attempts in one Hello. An agent has far fewer unresolved ones at a time.
-const MAX_HELD: usize = 10_000;
+/// Attempts in one Hello. An agent has far fewer unresolved ones at a time. So many fit into the
+/// 256 KiB of a Hello, so that an agent with more of them is told so.
+pub(super) const MAX_HELD: usize = 4096;
 
 /// What the server asks an agent to sign. Valid on one connection only.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +112,7 @@ impl TryFrom<v1::Hello> for Hello {
             return Err(bad("boot_id or agent_version is too long".into()));
         }
         if wire.held_attempts.len() > MAX_HELD {
-            return Err(bad("it holds too many attempts".into()));
+            return Err(HandshakeError::TooManyHeld(wire.held_attempts.len()));
         }
         let held = wire
             .held_attempts

@@ -50,7 +50,11 @@ impl Sessions {
         Act::PushChallenge.before();
         send_handshake(out, Down::Challenge(challenge.message(self.clock.now())))?;
         Act::PushChallenge.after();
-        let hello = handshake::receive_hello(inbound, deadline).await?;
+        let hello = handshake::receive_hello(inbound, deadline).await;
+        if matches!(hello, Err(HandshakeError::TooManyHeld(_))) {
+            self.metrics.device_limits.with_label("held_attempts").inc();
+        }
+        let hello = hello?;
         Span::current().record("device", tracing::field::display(hello.device));
 
         let (device, journal) = (hello.device, hello.journal);
@@ -174,7 +178,9 @@ pub(super) fn log_refusal(refusal: &HandshakeError, connection: &ConnectionHandl
     let why = chain(refusal);
     if matches!(
         refusal,
-        HandshakeError::NotAuthenticated(_) | HandshakeError::Malformed(_)
+        HandshakeError::NotAuthenticated(_)
+            | HandshakeError::Malformed(_)
+            | HandshakeError::TooManyHeld(_)
     ) {
         connection.failed(Credential::Hello);
     }

@@ -257,6 +257,32 @@ fn what_stands_beside_the_signed_body_is_never_taken() {
 }
 
 #[test]
+fn more_attempts_than_any_device_holds_are_refused_by_name_and_still_fit_into_a_hello() {
+    let challenge = challenge();
+    let attempt = AttemptId {
+        target: TargetId::generate(),
+        number: u32::MAX,
+    };
+    let holding = |many| {
+        let mut said = said();
+        let held = v1::HeldAttempt {
+            attempt: Some(attempt.into()),
+            state: v1::AttemptState::Succeeded.into(),
+        };
+        said.held_attempts = vec![held; many];
+        seal(&challenge, &said.client_nonce, ReadHello::body_of(&said))
+    };
+    assert!(checked(&challenge, holding(MAX_HELD)).is_ok());
+    let much = holding(MAX_HELD + 1);
+    assert!(much.encoded_len() < 250 << 10);
+    let refused = checked(&challenge, much);
+    assert!(
+        matches!(refused, Err(HandshakeError::TooManyHeld(many)) if many == MAX_HELD + 1),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_server_wants_better() {
     let lenient = challenge();
     let strict = Challenge {
