@@ -10,10 +10,10 @@ use kernex_integration_tests::{
     AgentOptions, Ctl, Database, Operator, Proxy, ServerOptions, TestAgent, TestServer,
     both_databases, bundle,
     proxy::Protocol,
-    wait::{seen, wait_for_within},
+    wait::{next_message, seen, wait_for_within},
     wait_for,
 };
-use kernex_proto::v1::{Bundle, DeploymentResult};
+use kernex_proto::v1::{AttemptState, Bundle, DeploymentResult, HaltDeploymentRequest};
 
 /// A server, an agent behind a link of its own, and a bundle of so many megabytes.
 struct Setup {
@@ -82,14 +82,26 @@ async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
     let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
     setup.until_downloaded(1 << 20).await;
     let before = setup.proxy.bytes_down();
-    let halted =
-        Ctl::on(&setup.server).json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+    let request = HaltDeploymentRequest {
+        deployment_id: id,
+        ..Default::default()
+    };
+    let stream = setup.operator.rollouts().halt_deployment(request).await;
+    let mut stream = stream.expect("the halt is taken").into_inner();
+    let halted = loop {
+        let said = next_message(&mut stream).await.expect("it is answered");
+        let said = said.expect("it ends when the device has acknowledged");
+        if said.waiting == 0 {
+            break said;
+        }
+    };
     let passed = setup.proxy.bytes_down() - before;
-    assert_eq!(halted[0]["acknowledged"], true, "{halted}");
-    assert_eq!(halted[0]["state"], "cancelled", "{halted}");
+    let device = halted.devices.last().expect("the device was not done");
+    assert!(device.acknowledged, "{halted:?}");
+    assert_eq!(device.state(), AttemptState::Cancelled, "{halted:?}");
     // Bytes are the clock here, because the machine may be busy: 150 kB is one second.
     assert!(
-        passed < 2 << 20,
+        passed < 600_000,
         "{passed} bytes came before the halt was acknowledged"
     );
 }
