@@ -49,8 +49,8 @@ eventually() { # what, command...
 listed() { operator devices | grep -qx "$1"; }
 
 eventually "the server to answer" operator devices
-token=$(operator enrollment-token)
-"$python" "$here/kernex_agent.py" --server "127.0.0.1:$port" --ca "$work/data/ca.pem" --token "$token" \
+(umask 077 && operator enrollment-token >"$work/token")
+"$python" "$here/kernex_agent.py" --server "127.0.0.1:$port" --ca "$work/data/ca.pem" --token-file "$work/token" \
   --name python-1 --deployments 1 >"$work/agent.log" 2>&1 &
 agent_id=$!
 eventually "the agent to be online" listed "python-1 online -"

@@ -3,7 +3,7 @@
 It downloads what it is told to deploy and checks its digest, but runs nothing. It keeps no journal on disk, so unlike
 `kernex-agent` it promises nothing over a crash: it is here to show the protocol.
 
-    python kernex_agent.py --server localhost:7443 --ca ca.pem --token TOKEN --name edge-1 --deployments 1
+    python kernex_agent.py --server localhost:7443 --ca ca.pem --token-file FILE --name edge-1 --deployments 1
 """
 
 import argparse
@@ -292,11 +292,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--server", required=True, help="HOST:PORT")
     parser.add_argument("--ca", required=True, help="the server's ca.pem")
-    parser.add_argument("--token", required=True, help="from `kernexctl enrollment create`")
+    # Everybody on the machine reads a command line.
+    parser.add_argument("--token-file", required=True, help="what `kernexctl enrollment create -o name` printed")
     parser.add_argument("--name", required=True)
     parser.add_argument("--deployments", type=int, default=1, help="leave after this many")
     given = parser.parse_args()
-    token = Token(given.token)
+    token = Token(pathlib.Path(given.token_file).read_text().strip())
     ca = pathlib.Path(given.ca).read_bytes()
     token.check_ca(ca)
     key = Key()

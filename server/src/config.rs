@@ -27,6 +27,9 @@ use crate::{
     store::Retention,
 };
 
+/// The folder of bundles in the data folder, unless they are kept elsewhere.
+pub(crate) const BUNDLES: &str = "bundles";
+
 /// Largest bundle by default: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
 
@@ -212,11 +215,9 @@ impl Config {
         let data_dir = data_dir.into();
         Self {
             database_url: sqlite_url(&data_dir),
-            bundles: BundleConfig {
-                store: data_dir.join("bundles").to_string_lossy().into_owned(),
-                max_size: DEFAULT_MAX_BUNDLE_SIZE,
-                archive_limits: Limits::default(),
-            },
+            bundle_store: data_dir.join(BUNDLES).to_string_lossy().into_owned(),
+            max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
+            archive_limits: Limits::default(),
             network: NetworkConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 metrics_listen: None,

@@ -21,7 +21,7 @@ use crate::{
     api::access::operator_token,
     blobs::Blobs,
     clock::Clock,
-    config::Config,
+    config::{BUNDLES, Config},
     edge::tls::{Identity, sweep_private, write_private},
     store::{AdminToken, Caller, NewOperatorToken, Origin, Role, Scope, Store, StoreError},
 };
@@ -139,16 +139,32 @@ pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Takes away all rights of other users, also in what an earlier version or an operator made.
+/// Takes away all rights of other users, also in what an earlier version or an operator made. Of
+/// what lies in folders that are in it only bundles are the server's.
 fn keep_private(folder: &Path) -> io::Result<()> {
-    restrict(folder, 0o700)?;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_file() {
-            restrict(&entry.path(), 0o600)?;
-        } else if kind.is_dir() {
-            restrict(&entry.path(), 0o700)?;
+    restrict_entries(folder, false)?;
+    let bundles = folder.join(BUNDLES);
+    match std::fs::symlink_metadata(&bundles) {
+        Ok(meta) if meta.is_dir() => restrict_entries(&bundles, true),
+        // Elsewhere, or not made yet.
+        _ => Ok(()),
+    }
+}
+
+fn restrict_entries(folder: &Path, deep: bool) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        restrict(&folder, 0o700)?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_file() {
+                restrict(&entry.path(), 0o600)?;
+            } else if kind.is_dir() && deep {
+                folders.push(entry.path());
+            } else if kind.is_dir() {
+                restrict(&entry.path(), 0o700)?;
+            }
         }
     }
     Ok(())
