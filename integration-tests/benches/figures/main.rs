@@ -18,6 +18,7 @@ mod machine;
 mod narrow;
 mod nginx;
 mod report;
+mod small_files;
 mod subject;
 mod transfers;
 
@@ -86,8 +87,10 @@ enum Row {
     Growth,
     /// What the agent costs its device.
     Agent,
-    /// A halt on a narrow link that a download has filled.
+    /// A halt of a script, and one on a narrow link that a download has filled.
     Narrow,
+    /// A bundle of 100,000 small files to a device.
+    SmallFiles,
 }
 
 impl Row {
@@ -235,6 +238,9 @@ async fn measure(bench: &mut Bench, args: &Args, room: usize) -> anyhow::Result<
     }
     if rows.contains(&Row::Narrow) && bench.against.is_none() {
         Box::pin(narrow::run(bench)).await?;
+    }
+    if rows.contains(&Row::SmallFiles) && bench.against.is_none() {
+        Box::pin(small_files::run(bench)).await?;
     }
     Ok(())
 }
