@@ -302,7 +302,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(histories(40_000))]
+    #![proptest_config(histories(100_000))]
 
     #[test]
     fn random_histories_with_restored_backups_lose_repeat_and_invent_nothing(
