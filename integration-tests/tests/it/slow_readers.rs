@@ -193,8 +193,9 @@ async fn a_session_that_reads_nothing_ends_and_costs_only_itself(database: Datab
     let before = world.server.process().memory_kib();
     let connector = world.connector(Windows::QUIET);
     let mut shut = tokio::task::JoinSet::new();
-    // One goes on with heartbeats, whose answers fill the queue of its session. The other one says
-    // nothing.
+    // One goes on with heartbeats, whose answers fill the queue of its session. Then the end of the
+    // session cannot reach it, and its connection is closed. The other one says nothing. The end of
+    // its session needs no window, so it is told.
     for (number, talks) in [(1, true), (2, false)] {
         let name = format!("shut-{number}");
         let device = world.server.raw_device(&name).await;
@@ -208,25 +209,30 @@ async fn a_session_that_reads_nothing_ends_and_costs_only_itself(database: Datab
         let mut session = wire.during(opening).await.expect("the session opens");
         wire.shut().expect("it is open");
         shut.spawn(async move {
-            let talking = async {
+            let living = async {
+                if !talks {
+                    return session.next_where(|_| None::<()>).await;
+                }
                 for seq in 2.. {
                     tokio::time::sleep(Duration::from_millis(1)).await;
-                    if talks {
-                        session.beat(seq)?;
-                    }
+                    session.beat(seq)?;
                 }
                 Ok(())
             };
-            let _ = wire.during(talking).await;
-            // Also when there is nothing left to say it on.
-            let _ = wire.drive().await;
+            let ended = wire.during(living).await;
+            assert!(ended.is_err(), "{name}: {ended:?}");
+            if talks {
+                let _ = wire.drive().await;
+            }
         });
     }
     world.answers(0).await;
     let ended = tokio::time::timeout(Duration::from_secs(90), async {
-        while shut.join_next().await.is_some() {}
+        while let Some(ended) = shut.join_next().await {
+            ended.expect("it ends");
+        }
     });
-    assert!(ended.await.is_ok(), "a connection is still open");
+    assert!(ended.await.is_ok(), "one of them goes on");
     for (name, why) in [
         ("shut-1", AwayReason::SlowConsumer),
         ("shut-2", AwayReason::Silent),
