@@ -93,6 +93,8 @@ impl Drop for Serving<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     /// A queue, and what its lines wrote.
@@ -114,7 +116,7 @@ mod tests {
         let stop = CancellationToken::new();
         let serving = {
             let (queue, stop) = (Arc::clone(&queue), stop.clone());
-            tokio::task::spawn(async move { queue.serve(stop).await })
+            TaskTracker::new().spawn(async move { queue.serve(stop).await })
         };
         tokio::task::yield_now().await;
         add(&queue, &written, 1);
