@@ -215,9 +215,11 @@ impl Config {
         let data_dir = data_dir.into();
         Self {
             database_url: sqlite_url(&data_dir),
-            bundle_store: data_dir.join(BUNDLES).to_string_lossy().into_owned(),
-            max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
-            archive_limits: Limits::default(),
+            bundles: BundleConfig {
+                store: data_dir.join(BUNDLES).to_string_lossy().into_owned(),
+                max_size: DEFAULT_MAX_BUNDLE_SIZE,
+                archive_limits: Limits::default(),
+            },
             network: NetworkConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 metrics_listen: None,

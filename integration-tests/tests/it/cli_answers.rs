@@ -235,8 +235,8 @@ async fn the_token_in_use_is_told_when_it_is_revoked(database: Database) {
         "{}",
         asked.stderr
     );
-    // The last one that works cannot be revoked.
-    let _ = ctl.ok(&["token", "create", "ada", "--role", "admin"]);
+    // The last admin token could not be revoked.
+    let _ = ctl.ok(&["token", "create", "second", "--role", "admin"]);
     let own = ctl.run(&["token", "revoke", "admin", "--yes"]);
     assert_eq!(own.code, Some(0), "{}", own.stderr);
     assert!(

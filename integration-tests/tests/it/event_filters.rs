@@ -144,7 +144,7 @@ async fn kernexctl_watches_the_events_that_were_asked_for(database: Database) {
     let of_two = watch(&["--device", "edge-2", "--kind", "attempt"]);
     let line = of_two.about("").await;
     assert!(
-        line.contains("\"device_name\":\"edge-2\"") && line.contains("attempt.accepted"),
+        line.contains("\"device_name\":\"edge-2\"") && line.contains("\"kind\":\"attempt."),
         "{line}"
     );
     let by_name = watch(&["--deployment", "two"]);

@@ -52,7 +52,11 @@ impl Sessions {
         Act::PushChallenge.after();
         let hello = handshake::receive_hello(inbound, deadline).await;
         if matches!(hello, Err(HandshakeError::TooManyHeld(_))) {
-            self.metrics.device_limits.with_label("held_attempts").inc();
+            self.metrics
+                .sessions
+                .device_limits
+                .with_label("held_attempts")
+                .inc();
         }
         let hello = hello?;
         Span::current().record("device", tracing::field::display(hello.device));

@@ -32,7 +32,53 @@ pub(super) async fn run(session: &Session, args: SetArgs) -> Result<(), Failure>
     let configuration = present(answer.configuration, "configuration")?;
     let left_out = before.and_then(|before| left_out(&before, &configuration));
     let views = vec![ConfigurationView::from(configuration)];
-    printer.list(&with_device_names(&client, views).await)
+    printer.list(&with_device_names(&client, views).await)?;
+    if let Some(note) = left_out {
+        print_note(&note);
+    }
+    Ok(())
+}
+
+/// The configuration of this name, if there is one.
+async fn find(client: &Client, name: &str) -> Result<Option<v1::Configuration>, Failure> {
+    let request = v1::ListConfigurationsRequest {};
+    let all = client.configurations().list_configurations(request).await?;
+    let mut all = all.into_inner().configurations.into_iter();
+    Ok(all.find(|configuration| configuration.name == name))
+}
+
+/// What is said of settings and values that the revision before had and this one has not: they are
+/// replaced together.
+fn left_out(before: &v1::Configuration, now: &v1::Configuration) -> Option<String> {
+    let had = set(before).into_iter();
+    let has = set(now);
+    let lost: Vec<String> = had.filter(|name| !has.contains(name)).collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "Revision {} had also {}: name everything that is to be kept.",
+            before.revision,
+            lost.join(", ")
+        )
+    })
+}
+
+/// The options that set what a configuration has.
+fn set(configuration: &v1::Configuration) -> Vec<String> {
+    let settings = configuration.settings.clone().unwrap_or_default();
+    let flags = [
+        ("--heartbeat", settings.heartbeat_interval_ms.is_some()),
+        ("--silence", settings.silence_timeout_ms.is_some()),
+        ("--log", settings.log.is_some()),
+        ("--max-script", settings.max_script_seconds.is_some()),
+        ("--script-grace", settings.script_grace_ms.is_some()),
+        ("--keep-releases", settings.keep_releases.is_some()),
+    ];
+    let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
+    let values = configuration.values.keys();
+    flags
+        .map(|(flag, _)| flag.to_owned())
+        .chain(values.map(|name| format!("--value {}", printable(name))))
+        .collect()
 }
 
 fn wanted(args: SetArgs) -> v1::Configuration {

@@ -28,8 +28,6 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         )
         .await?;
     }
-    let client = session.connect().await?;
-    let rolled_back = resolve(&client, &args.id).await?;
     let request = v1::RollbackDeploymentRequest {
         deployment_id: rolled_back.clone(),
         plan: args.plan,

@@ -4,16 +4,16 @@
 //! Some waits only an operator can end. On a terminal the watch says so and goes on. Elsewhere it
 //! ends with an exit code of its own, so that no pipeline hangs.
 
-mod finished;
-
 use std::{collections::BTreeMap, io::IsTerminal as _, mem, time::Duration};
 
 use kernex_proto::v1;
 use tokio::time::timeout;
 use tonic::Status;
 
-pub(crate) use self::finished::{Finished, print_output};
-use super::resolve::{called, resolve};
+use super::{
+    finished::Finished,
+    resolve::{called, resolve},
+};
 use crate::{
     args::OutputArg,
     client::Client,
@@ -153,7 +153,10 @@ impl Follow<'_> {
             let ended = match self.stream(watching).await? {
                 Ok(Some(deployment)) => {
                     let targets = mem::take(&mut self.targets);
-                    return Ok(Finished::new(deployment, targets.into_values()));
+                    return Ok(Finished {
+                        deployment,
+                        targets: by_device(targets),
+                    });
                 }
                 // The server ended the stream early, for example because it stops.
                 Ok(None) => None,
@@ -269,6 +272,12 @@ fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
         ),
         next,
     ))
+}
+
+fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
+    let mut views: Vec<TargetView> = targets.into_values().map(TargetView::from).collect();
+    views.sort_by(|a, b| a.device().cmp(b.device()));
+    views
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use kernex_proto::v1;
 
-use crate::output::target::{is_closed, named};
+use crate::output::target::{first_by_name, is_closed};
 
 /// So few that are not done are named.
 const FEW_LEFT: usize = 3;
@@ -56,7 +56,7 @@ impl Others {
         names.sort();
         let is_news = !names.is_empty() && names.iter().any(|name| !self.last.contains(name));
         self.last = names;
-        is_news.then(|| format!("waiting for {}", named(open.into_iter())))
+        is_news.then(|| format!("waiting for {}", first_by_name(open.into_iter())))
     }
 }
 

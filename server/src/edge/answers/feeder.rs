@@ -181,11 +181,11 @@ impl End {
     }
 }
 
-/// Ends a call from outside, with a status, by a signal or by the end of a [`Lease`]. Put it into the extensions of a request before it is
-/// handled, or into those of the response to a stream. A call that is not answered yet is dropped
-/// and answered with the status. A stream is ended with it, ahead of the messages that wait, and
-/// its task stops at once. A peer that takes nothing does not hear of it: its connection is closed
-/// 30 s later.
+/// Ends a call from outside, with a status, by a signal or by the end of a [`Lease`]. Put it into
+/// the extensions of a request before it is handled, or into those of the response to a stream. A
+/// call that is not answered yet is dropped and answered with the status. A stream is ended with
+/// it, ahead of the messages that wait, and its task stops at once. A peer that takes nothing does
+/// not hear of it: its connection is closed 30 s later.
 #[derive(Debug, Clone)]
 pub(crate) struct EndedBy {
     /// Cancelled when the call has to end.

@@ -1,3 +1,5 @@
+//! What a session does about each thing that it waits for.
+
 use kernex_proto::ids::TargetId;
 use tonic::Code;
 

@@ -52,8 +52,9 @@ fn budgets_hold_together_and_devices_without_the_label_share_one() {
         label: label.into(),
         max,
     });
+    let target = |n| TargetId(Uuid::from_u128(n));
     let candidate = |n: u128, rack: Option<&str>, site: &str| Candidate {
-        target: Uuid::from_u128(n),
+        target: target(n),
         values: vec![rack.map(str::to_owned), Some(site.to_owned())],
     };
     let candidates = vec![
@@ -65,9 +66,9 @@ fn budgets_hold_together_and_devices_without_the_label_share_one() {
         candidate(6, Some("b"), "paris"),
     ];
     let chosen = choose(candidates.clone(), &budgets, vec![], 10);
-    assert_eq!(chosen, [1, 3, 6].map(Uuid::from_u128));
-    let busy = vec![InFlight::from([(Some("a".to_owned()), 1)])];
+    assert_eq!(chosen, [1, 3, 6].map(target));
+    let busy = vec![RunningByValue::from([(Some("a".to_owned()), 1)])];
     let chosen = choose(candidates.clone(), &budgets, busy, 2);
-    assert_eq!(chosen, [3, 5].map(Uuid::from_u128));
+    assert_eq!(chosen, [3, 5].map(target));
     assert_eq!(choose(candidates, &[], vec![], 4).len(), 4);
 }
