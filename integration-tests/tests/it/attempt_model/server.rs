@@ -46,7 +46,6 @@ pub(super) struct Rows {
     /// What the device is known to run, by the attempt that brought it there.
     pub(super) running: String,
     epoch: u64,
-    targets: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +63,8 @@ pub(super) struct Server {
     pushed: BTreeSet<Pushed>,
     /// Pushes that are to be written down, with their sessions.
     unwritten: Vec<(Pushed, u64)>,
+    /// Targets that ever were. No id comes again, also not after a backup is restored.
+    targets: u128,
 }
 
 impl Server {
@@ -73,8 +74,8 @@ impl Server {
         for row in self.rows.attempts.values_mut() {
             row.apply(Closing::Supersede, now);
         }
-        self.rows.targets += 1;
-        let target = TargetId(Uuid::from_u128(self.rows.targets));
+        self.targets += 1;
+        let target = TargetId(Uuid::from_u128(self.targets));
         let attempt = if held {
             Attempt::held(EXECUTION)
         } else {
