@@ -1,8 +1,8 @@
 //! The only place that knows the database: one schema on SQLite and PostgreSQL.
 //!
 //! Inside this wall arrows go one way: `write` (one verb a file) uses `read` (questions), which
-//! uses `entity` (a table a file), which uses `db` (connection, transaction, batching, paging).
-//! No two files use each other.
+//! uses `entity` (a table a file), which uses `db` (connection, transaction, sizes of statements,
+//! paging). No two files use each other.
 //!
 //! Operators change through [`OperatorStore`], which wants their [`Caller`], and ask a [`View`],
 //! which is made with their [`Scope`]. The rest of the server uses [`Store`].

@@ -1,7 +1,6 @@
-//! The database itself: connections, transactions, batched statements, pages of lists. This floor
+//! The database itself: connections, transactions, sizes of statements, pages of lists. This floor
 //! knows no table.
 
-pub(crate) mod batching;
 pub(crate) mod connect;
 pub(crate) mod error;
 pub(crate) mod event_limit;

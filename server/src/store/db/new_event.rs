@@ -2,12 +2,10 @@
 
 use futures::future::BoxFuture;
 use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::DatabaseTransaction;
 use serde_json::Value;
 
-use crate::{
-    clock::Timestamp,
-    store::db::{batching::Db, error::Result},
-};
+use crate::{clock::Timestamp, store::db::error::Result};
 
 /// What an event is about. Watchers of a device or of a deployment see the events about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,4 +49,4 @@ pub(crate) struct NewEvent {
 /// Writes the events of a transaction as its last statements. The table of events is not known on
 /// this floor.
 pub(crate) type LogEvents =
-    for<'a> fn(&'a Db, Timestamp, &'a [NewEvent]) -> BoxFuture<'a, Result<()>>;
+    for<'a> fn(&'a DatabaseTransaction, Timestamp, &'a [NewEvent]) -> BoxFuture<'a, Result<()>>;

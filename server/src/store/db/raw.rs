@@ -3,15 +3,12 @@
 //! Everything else is typed.
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
     sea_query::{Alias, Expr, Func, IntoIden},
 };
 use sqlx::{Connection, Executor};
 
-use crate::store::db::{
-    batching::Db,
-    error::{Result, StoreError},
-};
+use crate::store::db::error::{Result, StoreError};
 
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
@@ -21,7 +18,7 @@ const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
 
 /// Takes the lock, if asked to, and reads the database's clock in the same round trip. The clock is
 /// read once the lock is held.
-pub(super) async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
+pub(super) async fn postgres_now(db: &DatabaseTransaction, lock: bool) -> Result<i64> {
     let sql = if lock {
         "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
     } else {

@@ -17,7 +17,6 @@ use crate::{
     crash::Act,
     metrics::observe,
     store::db::{
-        batching::Db,
         error::{Result, StoreError},
         failures::is_retryable,
         raw::postgres_now,
@@ -162,7 +161,7 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let db = Db::new(self.writer().begin_with_options(options).await?);
+        let db = self.writer().begin_with_options(options).await?;
         let (now, is_timely) = match db.get_database_backend() {
             DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
             _ => self.stamp(),

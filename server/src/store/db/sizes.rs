@@ -2,11 +2,11 @@
 //! One statement for each number of rows would neither fit into that cache nor be used again.
 
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, EntityTrait, Insert, InsertMany, IntoActiveModel, Iterable,
-    QueryTrait, sea_query::OnConflict,
+    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, Insert, InsertMany,
+    IntoActiveModel, Iterable, QueryTrait, sea_query::OnConflict,
 };
 
-use crate::store::db::{batching::Db, error::Result};
+use crate::store::db::error::Result;
 
 /// Most ids in one `IN (...)`.
 pub(crate) const ID_CHUNK: usize = 4_096;
@@ -17,9 +17,9 @@ const BIND_LIMIT: usize = 30_000;
 /// Most rows in one `INSERT`. Larger ones cost no less for each row.
 const ROW_CHUNK: usize = 256;
 
-/// Inserts many rows in few statements. They [wait](Db::later).
+/// Inserts many rows in few statements.
 pub(crate) async fn insert_all<E>(
-    db: &Db,
+    db: &DatabaseTransaction,
     rows: Vec<E::Model>,
     on_conflict: Option<OnConflict>,
 ) -> Result<()>
@@ -29,14 +29,14 @@ where
     E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
 {
     for insert in inserts::<E>(rows, on_conflict) {
-        db.later(insert.as_query()).await?;
+        db.execute(insert.as_query()).await?;
     }
     Ok(())
 }
 
-/// The same at once. Returns how many rows were inserted.
+/// The same. Returns how many rows were inserted.
 pub(crate) async fn insert_counted<E>(
-    db: &Db,
+    db: &DatabaseTransaction,
     rows: Vec<E::Model>,
     on_conflict: Option<OnConflict>,
 ) -> Result<u64>

@@ -19,7 +19,7 @@ use std::{
 
 use kernex_proto::ids::DeviceId;
 use parking_lot::Mutex;
-use sea_orm::DbErr;
+use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,7 +28,6 @@ use crate::{
     delivery::in_flight::DecisionGuard,
     revocations::Revocation,
     store::db::{
-        batching::Db,
         error::Result,
         ids::Ids,
         new_event::{LogEvents, NewEvent, Subject},
@@ -63,7 +62,7 @@ impl Deciding {
 
 pub(crate) struct Tx {
     /// The connection to run statements on.
-    pub(crate) db: Db,
+    pub(crate) db: DatabaseTransaction,
     /// The stamp of this transaction, later than that of any transaction before it.
     pub(crate) now: Timestamp,
     is_timely: bool,
@@ -76,7 +75,7 @@ pub(crate) struct Tx {
 impl Tx {
     /// A transaction that was begun in `db` and is stamped `now`. `is_timely` says whether the
     /// clock is trusted.
-    pub(crate) fn new(db: Db, now: Timestamp, is_timely: bool) -> Self {
+    pub(crate) fn new(db: DatabaseTransaction, now: Timestamp, is_timely: bool) -> Self {
         Self {
             db,
             now,

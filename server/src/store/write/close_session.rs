@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
-    sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter,
+    QuerySelect, QueryTrait, sea_query::Expr,
 };
 use serde_json::json;
 
@@ -132,7 +132,8 @@ async fn note_away(tx: &Tx, devices: Vec<Stored<DeviceId>>, away: &Away) -> Resu
             Expr::value(head(&away.detail, MAX_DETAIL)),
         )
         .filter(device::Column::Id.is_in(padded(devices)));
-    Ok(tx.db.later(noted.as_query()).await?)
+    tx.db.execute(noted.as_query()).await?;
+    Ok(())
 }
 
 /// Ends the sessions of these devices.
@@ -150,7 +151,8 @@ async fn close_sessions_of(tx: &Tx, ids: &[Stored<DeviceId>], away: &Away) -> Re
 
 async fn delete(tx: &Tx, ids: impl Iterator<Item = Stored<DeviceId>>) -> Result<()> {
     let ended = session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids)));
-    Ok(tx.db.later(ended.as_query()).await?)
+    tx.db.execute(ended.as_query()).await?;
+    Ok(())
 }
 
 async fn devices(tx: &Tx, ids: impl Iterator<Item = Stored<DeviceId>>) -> Result<Vec<NamedDevice>> {

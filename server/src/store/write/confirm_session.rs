@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kernex_proto::ids::DeviceId;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, sea_query::Expr,
+};
 
 use crate::store::{
     db::{
@@ -36,7 +38,7 @@ pub(crate) async fn confirm_sessions(
     let confirmed = device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, session_epoch())
         .filter(device::Column::Id.is_in(padded(sound)));
-    tx.db.later(confirmed.as_query()).await?;
+    tx.db.execute(confirmed.as_query()).await?;
     Ok(answers(numbered, &sessions))
 }
 
@@ -57,7 +59,7 @@ async fn mark_online(
     let shown = session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
         .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
-    tx.db.later(shown.as_query()).await?;
+    tx.db.execute(shown.as_query()).await?;
     for (device, session) in &sessions {
         tx.device_event("device.online", device.0, &session.name);
     }

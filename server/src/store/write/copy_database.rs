@@ -10,7 +10,6 @@ use sea_orm::{
 
 use crate::store::{
     db::{
-        batching::Db,
         error::{Result, StoreError},
         raw::no_time_limit,
         sizes::insert_all,
@@ -134,7 +133,7 @@ impl Store {
 }
 
 /// A table with rows in it. The one row that comes with the schema does not count.
-async fn first_with_rows(db: &Db) -> Result<Option<&'static str>> {
+async fn first_with_rows(db: &DatabaseTransaction) -> Result<Option<&'static str>> {
     macro_rules! look {
         ($first:ident, $($table:ident),+ $(,)?) => {$(
             if $table::Entity::find().one(db).await?.is_some() {
@@ -146,7 +145,10 @@ async fn first_with_rows(db: &Db) -> Result<Option<&'static str>> {
     Ok(None)
 }
 
-async fn copy_tables(source: &DatabaseTransaction, db: &Db) -> Result<Vec<CopiedTable>> {
+async fn copy_tables(
+    source: &DatabaseTransaction,
+    db: &DatabaseTransaction,
+) -> Result<Vec<CopiedTable>> {
     let mut copied = Vec::new();
     macro_rules! copy {
         ($($table:ident),+ $(,)?) => {$(
@@ -157,7 +159,10 @@ async fn copy_tables(source: &DatabaseTransaction, db: &Db) -> Result<Vec<Copied
     Ok(copied)
 }
 
-async fn copy_table<E>(source: &DatabaseTransaction, db: &Db) -> Result<CopiedTable>
+async fn copy_table<E>(
+    source: &DatabaseTransaction,
+    db: &DatabaseTransaction,
+) -> Result<CopiedTable>
 where
     E: EntityTrait,
     E::Model: IntoActiveModel<E::ActiveModel> + Send,
@@ -177,7 +182,7 @@ where
 }
 
 /// An error when a row did not arrive. Then nothing of the copy stays.
-async fn check_counts(copied: &[CopiedTable], db: &Db) -> Result<()> {
+async fn check_counts(copied: &[CopiedTable], db: &DatabaseTransaction) -> Result<()> {
     let mut copied = copied.iter();
     macro_rules! count {
         ($($table:ident),+ $(,)?) => {$(

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use kernex_proto::ids::DeploymentId;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::Expr,
+};
 use serde_json::json;
 
 use crate::{
@@ -73,7 +76,7 @@ pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
         .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
         .filter(deployment::Column::Id.eq(id.0));
-    tx.db.later(update.as_query()).await?;
+    tx.db.execute(update.as_query()).await?;
     tx.event_of_trace(
         "deployment.finished",
         Subject::Deployment(id),

@@ -2,7 +2,7 @@
 
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, DbErr, ExprTrait, IntoActiveModel, Iterable,
+    ActiveModelTrait, ActiveValue, ConnectionTrait, DbErr, ExprTrait, IntoActiveModel, Iterable,
     sea_query::{Expr, Query},
 };
 
@@ -108,7 +108,7 @@ pub(crate) async fn insert_alike(
             .select_from(rows)
             .map_err(|error| DbErr::Custom(error.to_string()))?
             .to_owned();
-        tx.db.later(&insert).await?;
+        tx.db.execute(&insert).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter, QueryTrait,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -107,7 +107,7 @@ pub(crate) async fn insert_targets(
         let update = device::Entity::update_many()
             .col_expr(device::Column::Generation, next)
             .filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
-        tx.db.later(update.as_query()).await?;
+        tx.db.execute(update.as_query()).await?;
     }
     let may_have_failed = devices.values().filter(|device| device.may_have_failed);
     let may_have_failed: Vec<Stored<DeviceId>> = may_have_failed.map(|device| device.id).collect();

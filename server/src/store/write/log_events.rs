@@ -2,14 +2,14 @@
 
 use futures::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DbErr,
+    ConnectionTrait, DatabaseTransaction, DbErr,
     sea_query::{Expr, ExprTrait, Query},
 };
 
 use crate::{
     clock::Timestamp,
     store::{
-        db::{batching::Db, error::Result, new_event::NewEvent, sizes::insert_all},
+        db::{error::Result, new_event::NewEvent, sizes::insert_all},
         entity::{cluster, event, stored::Stored},
     },
 };
@@ -17,14 +17,14 @@ use crate::{
 /// Writes events under the next cursors. Writers are serial, so cursors grow in the order of
 /// commits.
 pub(crate) fn log_events<'a>(
-    db: &'a Db,
+    db: &'a DatabaseTransaction,
     now: Timestamp,
     events: &'a [NewEvent],
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(write_events(db, now, events))
 }
 
-async fn write_events(db: &Db, now: Timestamp, events: &[NewEvent]) -> Result<()> {
+async fn write_events(db: &DatabaseTransaction, now: Timestamp, events: &[NewEvent]) -> Result<()> {
     let count = events.len() as i64;
     let advance = Query::update()
         .table(cluster::Entity)

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
-    ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
+    ColumnTrait, ConnectionTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
 };
 
@@ -238,7 +238,7 @@ async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
             .col_expr(device::Column::AwayReason, Expr::value(""))
             .col_expr(device::Column::AwayDetail, Expr::value(""))
             .filter(device::Column::Id.is_in(ids));
-        tx.db.later(update.as_query()).await?;
+        tx.db.execute(update.as_query()).await?;
     }
     let changed: Vec<_> = changed.iter().map(|opening| opening.row.clone()).collect();
     let is_id = |column: &device::Column| matches!(column, device::Column::Id);
@@ -261,7 +261,7 @@ async fn begin_marks(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
             .filter(journal::Column::DeviceId.eq(opening.row.id))
             .filter(journal::Column::JournalId.eq(opening.open.journal.0))
             .filter(journal::Column::RecordedSeq.is_null());
-        tx.db.later(begun.as_query()).await?;
+        tx.db.execute(begun.as_query()).await?;
     }
     Ok(())
 }

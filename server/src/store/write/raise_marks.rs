@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait, Query, TableRef, UpdateStatement, ValueTuple},
 };
 
@@ -82,7 +82,7 @@ impl Marks {
 /// unless an outcome is missing in one.
 pub(crate) async fn raise_marks(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
     for round in rounds(reports) {
-        tx.db.later(&statement(&round)).await?;
+        tx.db.execute(&statement(&round)).await?;
     }
     Ok(())
 }
