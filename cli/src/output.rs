@@ -139,6 +139,12 @@ impl Printer {
         emit(&self.render_list(items, Time::now())?)
     }
 
+    /// Prints the one thing that a verb made or changed: for people a row under its titles, as data
+    /// the thing itself.
+    pub(crate) fn row<T: View>(self, item: &T) -> Result<(), Failure> {
+        emit(&self.render_row(item, Time::now())?)
+    }
+
     pub(crate) fn one<T: Details>(self, item: &T) -> Result<(), Failure> {
         emit(&self.render_one(item, Time::now())?)
     }
@@ -182,6 +188,15 @@ impl Printer {
                 self.table(Some(&T::header(self.wide())), rows)
             }
         })
+    }
+
+    /// One row as text; pure, for tests.
+    pub(crate) fn render_row<T: View>(self, item: &T, now: Time) -> Result<String, Failure> {
+        match self.format {
+            Format::Json => json(item),
+            Format::Yaml => yaml(item),
+            _ => self.render_list(std::slice::from_ref(item), now),
+        }
     }
 
     /// Rows as a table, within the width of the terminal unless all of it was asked for.
@@ -266,7 +281,30 @@ fn color_wanted(terminal: bool, env: &dyn Fn(&str) -> Option<String>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use kernex_proto::v1;
+
+    use super::{deployment::DeploymentView, *};
+
+    #[test]
+    fn what_a_verb_changed_is_one_thing_as_data_and_a_row_for_people() {
+        let id = "0197b0b4-0000-7000-8000-000000000001";
+        let deployment = v1::Deployment {
+            id: id.into(),
+            ..v1::Deployment::default()
+        };
+        let view = DeploymentView::from(deployment);
+        let shown = |format| Printer::plain(format).render_row(&view, Time::now());
+        for format in [Format::Json, Format::Jsonl, Format::Yaml] {
+            let text = shown(format).expect("it is printed");
+            let read: serde_json::Value = match format {
+                Format::Yaml => crate::yaml::read(&text).expect("YAML"),
+                _ => serde_json::from_str(&text).expect("JSON"),
+            };
+            assert_eq!(read["id"], id, "{text}");
+        }
+        let table = shown(Format::Table).expect("it is printed");
+        assert_eq!(table.lines().count(), 2, "titles and a row: {table}");
+    }
 
     #[test]
     fn colours_are_for_terminals_and_for_who_asks() {

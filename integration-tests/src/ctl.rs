@@ -148,7 +148,7 @@ impl<'a> Ctl<'a> {
     /// When it is refused.
     #[must_use]
     pub fn deploy(&self, words: &[&str]) -> Value {
-        self.json(&[&["deploy"], words].concat())[0].take()
+        self.json(&[&["deploy"], words].concat())
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     }
     if !args.order.watch {
         let id = called(&deployment).to_owned();
-        printer.list(&[DeploymentView::from(deployment)])?;
+        printer.row(&DeploymentView::from(deployment))?;
         if printer.for_people() {
             print_note(&format!("Watch it with `kernexctl deployment watch {id}`."));
         }

@@ -261,7 +261,7 @@ async fn names_short_ids_and_verbs_before_nouns_are_understood(database: Databas
         "nightly.7",
     ]);
     let by_name = ctl.json(&["deployment", "get", "nightly.7"]);
-    assert_eq!(by_name["id"], made[0]["id"], "{made}");
+    assert_eq!(by_name["id"], made["id"], "{made}");
     let taken = ctl.run(&[
         "deploy",
         "edge-tool",

@@ -50,7 +50,7 @@ async fn an_order_reads_back_whole(database: Database) {
         "--execution-timeout",
         "30m",
     ]);
-    let id = made[0]["id"].as_str().expect("an id").to_owned();
+    let id = made["id"].as_str().expect("an id").to_owned();
     let shown = ctl.json(&["deployment", "get", &id]);
     let tokens = ctl.json(&["token", "list"]);
     let ordered = json!({

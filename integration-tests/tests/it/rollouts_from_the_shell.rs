@@ -53,7 +53,7 @@ async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Data
         "--budget",
         "rack=2",
     ]);
-    let id = made[0]["id"].as_str().expect("an id").to_owned();
+    let id = made["id"].as_str().expect("an id").to_owned();
     wait_for("the canary to fail", || async {
         let deployment = operator.deployment(&id).await;
         seen(deployment.state() == DeploymentState::Paused, deployment)
@@ -161,7 +161,7 @@ async fn phases_come_from_a_file_and_wait_for_approval(database: Database) {
         "--phases",
         file.to_str().unwrap(),
     ]);
-    let id = made[0]["id"].as_str().expect("an id").to_owned();
+    let id = made["id"].as_str().expect("an id").to_owned();
     wait_for("the operator to be asked", || async {
         let deployment = operator.deployment(&id).await;
         seen(

@@ -37,7 +37,7 @@ pub(super) async fn run(
     let printer = Printer::new(output.output);
     let deployment = present(answer.deployment, "deployment")?;
     let stopping = deployment.state() != v1::DeploymentState::Finished;
-    printer.list(&[DeploymentView::from(deployment)])?;
+    printer.row(&DeploymentView::from(deployment))?;
     if stopping && printer.for_people() {
         print_note(&format!(
             "Some devices have not answered yet; watch them with `kernexctl deployment watch {id}`."

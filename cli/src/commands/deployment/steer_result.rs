@@ -17,7 +17,7 @@ pub(super) fn print(
 ) -> Result<(), Failure> {
     let printer = Printer::new(args.output.output);
     let deployment = present(deployment, "deployment")?;
-    printer.list(&[DeploymentView::from(deployment)])?;
+    printer.row(&DeploymentView::from(deployment))?;
     if printer.for_people() {
         print_note(next);
     }

@@ -24,7 +24,7 @@ pub(super) async fn run(
     let changes = read(&changes)?;
     let client = session.connect().await?;
     let device = change(&client, device, &changes).await?;
-    Printer::new(output.output).list(&[DeviceView::from(device)])
+    Printer::new(output.output).row(&DeviceView::from(device))
 }
 
 /// Changes every device that matches. Each change stands alone: the same command again does what
