@@ -26,8 +26,13 @@ pub fn take_shipped() {
 /// When it cannot be built.
 #[must_use]
 pub fn path(program: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let path = FOLDER.get_or_init(prepare).join(program);
+    static FOLDERS: OnceLock<Folders> = OnceLock::new();
+    let folders = FOLDERS.get_or_init(prepare);
+    let folder = match program {
+        "kernex-agent" => &folders.agent,
+        _ => &folders.others,
+    };
+    let path = folder.join(program);
     assert!(path.exists(), "{} is missing", path.display());
     path
 }
@@ -79,27 +84,48 @@ fn tested_folder() -> PathBuf {
     }
 }
 
-fn prepare() -> PathBuf {
+/// Where the programs are. An agent as published has a profile of its own.
+struct Folders {
+    agent: PathBuf,
+    others: PathBuf,
+}
+
+impl Folders {
+    fn one(folder: PathBuf) -> Self {
+        Self {
+            agent: folder.clone(),
+            others: folder,
+        }
+    }
+}
+
+fn prepare() -> Folders {
     if let Some(folder) = env::var_os("KERNEX_TEST_BINARIES") {
-        return folder.into();
+        return Folders::one(folder.into());
     }
     let folder = tested_folder();
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
-    let packages: &[&str] = match SHIPPED.get() {
-        Some(_) => &[
-            "-p",
-            "kernex-server",
-            "-p",
-            "kernex-agent",
-            "-p",
-            "kernexctl",
-        ],
-        None => &["--workspace"],
-    };
     eprintln!("bringing the programs in {} up to date", folder.display());
+    if SHIPPED.get().is_none() {
+        build(profile, &["--workspace"]);
+        return Folders::one(folder);
+    }
+    build(profile, &["-p", "kernex-server", "-p", "kernexctl"]);
+    if profile != "dist" {
+        build(profile, &["-p", "kernex-agent"]);
+        return Folders::one(folder);
+    }
+    build("dist-agent", &["-p", "kernex-agent"]);
+    Folders {
+        agent: folder.with_file_name("dist-agent"),
+        others: folder,
+    }
+}
+
+fn build(profile: &str, packages: &[&str]) {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace())
@@ -111,5 +137,4 @@ fn prepare() -> PathBuf {
         status.success(),
         "cargo could not build the programs under test"
     );
-    folder
 }
